@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading batches in background processes, in a fixed order, with user errors that arrive as they were raised."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from cosmos1.errors import UserError
+
+
+class _Batches:
+    """Map-style dataset whose items are whole batches. A user error becomes a value, so that the data loader does not
+    replace its message by a traceback."""
+
+    def __init__(self, load: Callable[[list[int]], dict[str, Any]]):
+        self.load = load
+
+    def __getitem__(self, positions: list[int]) -> Any:
+        try:
+            return self.load(positions)
+        except UserError as error:
+            return error
+
+
+def load_batches(
+    positions: Iterable[list[int]],
+    load: Callable[[list[int]], dict[str, Any]],
+    num_workers: int,
+    prefetch_factor: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield `load(p)` for each list p of sample positions, in order, whatever the number of workers.
+
+    `num_workers` = 0 loads in this process; otherwise each worker keeps `prefetch_factor` batches ready. Tensors are
+    pinned when there is a CUDA device. A UserError of `load` is raised here when its batch is reached.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(
+        _Batches(load),
+        sampler=positions,
+        batch_size=None,
+        num_workers=num_workers,
+        prefetch_factor=prefetch_factor if num_workers else None,
+        pin_memory=torch.cuda.is_available(),
+        # Without its own generator the loader would draw from the global one and change the run's random numbers.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistakes that a user can mend. Each message says what was given, what is allowed, and what to type next.
+
+The command line prints the message alone and exits with status 2; any other exception is a defect of ours and keeps
+its traceback.
+"""
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; shown without a traceback."""
+
+
+class ConfigError(UserError):
+    """Two settings disagree, or a value is outside what is allowed."""
+
+
+class DataError(UserError):
+    """A data file or folder is not what it should be: names the file, what was found, what was expected."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or belongs to another model."""

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The video diffusion transformer: one network for every size and task, for training and for generation.
+
+Every rank is given the whole latent and returns the whole prediction; tensor, sequence and context parallelism split
+the tokens inside. Formulas: cosmos-predict1, ``diffusion/networks/general_dit.py``.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
+from megatron.core.transformer.enums import ModelType
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from torch import nn
+
+from cosmos1.errors import ConfigError
+from cosmos1.models.diffusion.block import Conditioning, DiTLayer, DiTLayerSubmodules, DiTStack, Modulation
+from cosmos1.models.diffusion.elementwise import modulated_layer_norm, rms_norm
+from cosmos1.models.diffusion.megatron_config import MegatronDiTConfig, parallel_linears
+from cosmos1.models.diffusion.positions import LearnablePositions, TokenGrid, rotary_angles
+
+
+class TimestepEmbedding(nn.Module):
+    """Sinusoid of ``c_noise`` and a two-layer MLP without biases."""
+
+    def __init__(self, config: MegatronDiTConfig):
+        super().__init__()
+        options = {"bias": False, "dtype": config.params_dtype, "device": config.device}
+        self.linear_1 = nn.Linear(config.hidden_size, config.hidden_size, **options)
+        self.linear_2 = nn.Linear(config.hidden_size, 3 * config.hidden_size, **options)
+        # The official key name has this spelling.
+        self.affline_norm = nn.Parameter(torch.empty(config.hidden_size, dtype=config.params_dtype, device=config.device))
+
+    def forward(self, timesteps_b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(embedding [b, D], shared_modulation [b, 3 D])``; the embedding is the normalised sinusoid itself."""
+        half = self.affline_norm.shape[0] // 2
+        exponent = torch.arange(half, dtype=torch.float32, device=timesteps_b.device) / half
+        angle = timesteps_b.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
+        sinusoid = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.linear_1.weight.dtype)
+        shared_modulation = self.linear_2(F.silu(self.linear_1(sinusoid)))
+        return rms_norm(sinusoid, self.affline_norm), shared_modulation
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the projection of each token to its output patch, channels fastest."""
+
+    def __init__(self, config: MegatronDiTConfig):
+        super().__init__()
+        patch_values = config.dit.latent_channels * config.dit.patch_spatial**2
+        self.adaln = Modulation(config, num_outputs=2)
+        self.linear = nn.Linear(
+            config.hidden_size, patch_values, bias=False, dtype=config.params_dtype, device=config.device
+        )
+
+    def forward(self, x_sbD: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        shift, scale = self.adaln(conditioning.embedding, conditioning.shared_modulation)
+        return self.linear(modulated_layer_norm(x_sbD, shift, scale))
+
+
+class LogVariance(nn.Module):
+    """Per-sample uncertainty ``u(c_noise)``: random Fourier features and one linear layer (Karras et al. 2024)."""
+
+    def __init__(self, config: MegatronDiTConfig, num_features: int = 128):
+        super().__init__()
+        for name in ("freqs", "phases"):
+            self.register_buffer(name, torch.empty(num_features, dtype=torch.float32, device=config.device))
+        self.linear = nn.Linear(num_features, 1, bias=False, dtype=config.params_dtype, device=config.device)
+
+    def forward(self, c_noise_b: torch.Tensor) -> torch.Tensor:
+        features = math.sqrt(2) * torch.cos(c_noise_b.float()[:, None] * self.freqs.float() + self.phases.float())
+        return F.linear(features, self.linear.weight.float())[:, 0]
+
+
+class DiT(MegatronModule):
+    """The denoising network F of the EDM formulation, or one pipeline stage of it."""
+
+    def __init__(
+        self,
+        config: MegatronDiTConfig,
+        pg_collection,
+        pre_process: bool = True,
+        post_process: bool = True,
+        vp_stage: int | None = None,
+    ):
+        super().__init__(config=config)
+        self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
+        self.tp_group, self.cp_group = pg_collection.tp, pg_collection.cp
+        # Three names that Megatron-core's schedules read.
+        self.model_type = ModelType.encoder_or_decoder
+        self.share_embeddings_and_output_weights = False
+        self.pg_collection = pg_collection
+
+        dit = config.dit
+        if pre_process:
+            self.x_embedder = nn.Linear(
+                dit.patch_input_channels * dit.patch_spatial**2,
+                config.hidden_size,
+                bias=False,
+                dtype=config.params_dtype,
+                device=config.device,
+            )
+        # Every pipeline stage embeds the timestep and the positions itself; only hidden states travel.
+        self.t_embedder = TimestepEmbedding(config)
+        self.extra_pos_embedder = (
+            LearnablePositions(dit, config.params_dtype, config.device) if dit.learnable_positions else None
+        )
+        layer = ModuleSpec(module=DiTLayer, submodules=DiTLayerSubmodules(*parallel_linears(dit.transformer_impl)))
+        num_layers = get_num_layers_to_build(config, vp_stage, pg_collection.pp.rank())
+        self.decoder = DiTStack(
+            config,
+            TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=None),
+            post_layer_norm=False,
+            pre_process=pre_process,
+            post_process=post_process,
+            pg_collection=pg_collection,
+            vp_stage=vp_stage,
+        )
+        if post_process:
+            self.final_layer = FinalLayer(config)
+            self.logvar = LogVariance(config)
+
+    def set_input_tensor(self, input_tensor) -> None:
+        """Receive the hidden states of the previous pipeline stage (called by Megatron-core's schedules)."""
+        self.decoder.set_input_tensor(input_tensor[0] if isinstance(input_tensor, list) else input_tensor)
+
+    def forward(
+        self,
+        x_BCTHW: torch.Tensor,
+        timesteps_B: torch.Tensor,
+        text_BME: torch.Tensor,
+        fps_B: torch.Tensor,
+        padding_mask_B1HW: torch.Tensor,
+        condition_mask_B1THW: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Predict F for the scaled noisy latent ``c_in * x`` at ``timesteps = c_noise``.
+
+        Args:
+            x_BCTHW: ``[B, 16, T, H, W]`` latent times ``c_in``.
+            timesteps_B: ``[B]``, ``0.25 * ln(sigma)``.
+            text_BME: ``[B, M, text_embedding_dim]``, zero rows after the text.
+            fps_B: ``[B]`` frames per second; the same for the whole batch.
+            padding_mask_B1HW: 1 where a pixel (or latent position) is padding; resized to ``H x W`` by nearest.
+            condition_mask_B1THW: 1 on given latent frames; exactly for networks with ``condition_mask``.
+
+        Returns:
+            ``[B, 16, T, H, W]`` in fp32; on pipeline stages before the last the hidden states ``[s, B, D]``.
+        """
+        dit = self.config.dit
+        _, _, frames, height, width = x_BCTHW.shape
+        grid = TokenGrid(frames, height // dit.patch_spatial, width // dit.patch_spatial)
+        cp_range, local_range = self._token_ranges(len(grid))
+        hidden_states = None
+        if self.pre_process:
+            patches = self._patches(x_BCTHW, padding_mask_B1HW, condition_mask_B1THW)
+            hidden_states = self.x_embedder(patches[slice(*local_range)].to(self.x_embedder.weight.dtype))
+        conditioning = self._conditioning(grid, cp_range, local_range, timesteps_B, text_BME, fps_B)
+        x_sbD = self.decoder(hidden_states, conditioning)
+        if not self.post_process:
+            return x_sbD
+        tokens = self.final_layer(x_sbD, conditioning)
+        if self.config.sequence_parallel:
+            tokens = gather_from_sequence_parallel_region(tokens, False, group=self.tp_group)
+        if self.cp_group.size() > 1:
+            tokens = gather_from_sequence_parallel_region(tokens, False, group=self.cp_group)
+        return self._unpatched(tokens, grid).float()
+
+    def _token_ranges(self, num_tokens: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Tokens of this context-parallel rank, and those of them that this rank holds under sequence parallelism."""
+        cp_size = self.cp_group.size()
+        tp_size = self.tp_group.size() if self.config.sequence_parallel else 1
+        if num_tokens % (cp_size * tp_size):
+            raise ConfigError(
+                f"a sample has {num_tokens} tokens, which do not divide by context_parallel_size={cp_size} x "
+                f"tensor_model_parallel_size={tp_size} (sequence_parallel); choose sizes whose product divides it"
+            )
+        cp_tokens = num_tokens // cp_size
+        cp_start = self.cp_group.rank() * cp_tokens
+        start = cp_start + (self.tp_group.rank() * cp_tokens // tp_size if tp_size > 1 else 0)
+        return (cp_start, cp_start + cp_tokens), (start, start + cp_tokens // tp_size)
+
+    def _conditioning(self, grid, cp_range, local_range, timesteps_B, text_BME, fps_B) -> Conditioning:
+        embedding, shared_modulation = self.t_embedder(timesteps_B)
+        positions = self.extra_pos_embedder(grid, *local_range) if self.extra_pos_embedder is not None else None
+        # Attention sees all tokens of the context-parallel rank, also under sequence parallelism.
+        angles = rotary_angles(self.config.dit, grid, *cp_range, float(fps_B.flatten()[0]), timesteps_B.device)
+        text = text_BME.transpose(0, 1).to(self.t_embedder.linear_1.weight.dtype)
+        return Conditioning(embedding, shared_modulation, text, positions, angles.cos(), angles.sin())
+
+    def _patches(self, x_BCTHW, padding_mask_B1HW, condition_mask_B1THW) -> torch.Tensor:
+        """``[S, B, Cp * p * p]``: channels latent, condition mask, padding mask; the channel varies slowest."""
+        assert (condition_mask_B1THW is not None) == self.config.dit.condition_mask
+        batch, _, frames, height, width = x_BCTHW.shape
+        padding = F.interpolate(padding_mask_B1HW.to(x_BCTHW.dtype), size=(height, width), mode="nearest")
+        channels = [x_BCTHW, padding[:, :, None].expand(-1, -1, frames, -1, -1)]
+        if condition_mask_B1THW is not None:
+            channels.insert(1, condition_mask_B1THW.to(x_BCTHW.dtype))
+        x = torch.cat(channels, dim=1)
+        p = self.config.dit.patch_spatial
+        x = x.reshape(batch, x.shape[1], frames, height // p, p, width // p, p)
+        return x.permute(2, 3, 5, 0, 1, 4, 6).flatten(4).flatten(0, 2)
+
+    def _unpatched(self, tokens_SBP: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+        """``[S, B, p * p * C]``, channel fastest, to ``[B, C, T, H, W]``."""
+        p, batch = self.config.dit.patch_spatial, tokens_SBP.shape[1]
+        x = tokens_SBP.reshape(grid.frames, grid.rows, grid.columns, batch, p, p, -1)
+        return x.permute(3, 6, 0, 1, 4, 2, 5).reshape(batch, -1, grid.frames, grid.rows * p, grid.columns * p)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Process groups of one run: started under torchrun, Slurm, or as a single process without either."""
+
+import os
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from cosmos1.parallel import device as devices
+from cosmos1.parallel import megatron
+from cosmos1.parallel.strategy import MegatronStrategy
+
+
+def world_size() -> int:
+    """Number of processes of this run, known before any of them has met the others."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_rank() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def initialize(strategy: MegatronStrategy, seed: int = 0, timeout_minutes: float = 30.0) -> None:
+    """Join the other processes and create Megatron-core's groups. A second call replaces the groups."""
+    devices.activate()
+    megatron.prepare()
+    from megatron.core import parallel_state
+    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+
+    if not dist.is_initialized():
+        options = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        dist.init_process_group(devices.backend(), timeout=timedelta(minutes=timeout_minutes), **options)
+    if parallel_state.model_parallel_is_initialized():
+        parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=strategy.tensor_model_parallel_size,
+        pipeline_model_parallel_size=strategy.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=strategy.virtual_pipeline_model_parallel_size,
+        context_parallel_size=strategy.context_parallel_size,
+        distributed_timeout_minutes=int(timeout_minutes),
+    )
+    model_parallel_cuda_manual_seed(seed)
+
+
+def shutdown() -> None:
+    """Leave the groups, so that the process ends without NCCL warnings."""
+    from megatron.core import parallel_state
+
+    if parallel_state.model_parallel_is_initialized():
+        parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()
