@@ -9,15 +9,15 @@ caption; videos without one get --prompt. Any number of ranks writes the same fi
 """
 
 import argparse
-import hashlib
 import os
 from collections import deque
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from cosmos1.data.clip_plan import PlannedVideo, list_mp4_files, plan_videos, repeated_chunk_warnings
+from cosmos1.data.latent_sample import CONDITIONING_PART, REQUIRED_PARTS
 from cosmos1.data.preparation import (
     Progress,
     claim_output_folder,
@@ -28,22 +28,11 @@ from cosmos1.data.preparation import (
     write_json,
     write_tensor,
 )
-from cosmos1.data.video import VideoInfo, count_frames, iterate_frames, probe_video, resize_frames
+from cosmos1.data.video import count_frames, iterate_frames, resize_frames
 from cosmos1.errors import ConfigError, DataError
 
-OTHER_VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".webm", ".m4v"}
 CONDITIONING_FRAMES = 9
-TEMPORAL_FACTOR = SPATIAL_FACTOR = 8
-
-
-@dataclass(frozen=True)
-class PlannedVideo:
-    """One source video and the samples that it gives: sample `first_index + k` starts at frame `starts[k]`."""
-
-    info: VideoInfo
-    prompt: str
-    starts: tuple[int, ...]
-    first_index: int
+TEMPORAL_FACTOR = 8
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,68 +75,16 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--num_chunks {arguments.num_chunks}: at least 1 sample per video is needed.")
 
 
-def plan_videos(arguments: argparse.Namespace) -> tuple[list[PlannedVideo], list[str]]:
-    """Probe every video and fix every start frame before anything is written.
-
-    Returns the plan and one line per video that is left out. Raises DataError when nothing is left.
-    """
-    paths = _list_videos(arguments.dataset_path)
-    planned, left_out, longest = [], [], None
-    for path in paths:
-        try:
-            info = probe_video(path)
-            num_frames = info.num_frames or count_frames(path)
-        except DataError as error:
-            _leave_out(left_out, str(error), arguments.strict)
-            continue
-        longest = max(longest or (0, ""), (num_frames, path.name))
-        spare = num_frames - arguments.num_frames
-        if spare < 0:
-            message = f"{path}: {num_frames} frames, a chunk needs {arguments.num_frames}; skipped."
-            _leave_out(left_out, message, arguments.strict)
-            continue
-        seed = int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:4], "little")
-        starts = np.random.RandomState([arguments.seed % 2**32, seed]).randint(0, spare + 1, arguments.num_chunks)
-        first_index = len(planned) * arguments.num_chunks
-        planned.append(PlannedVideo(info, _prompt_of(path, arguments.prompt), tuple(sorted(starts)), first_index))
-    if not planned:
-        hint = f"The longest has {longest[0]} frames ({longest[1]})" if longest else "None can be opened"
-        shorter = f" Use --num_frames {(longest[0] - 1) // 8 * 8 + 1} (or lower, 8k+1) or longer videos." * bool(
-            longest
-        )
-        raise DataError(
-            "\n".join([*left_out, f"{len(left_out)} of {len(paths)} videos cannot be used. {hint}.{shorter}"])
-        )
-    return planned, left_out
-
-
-def _list_videos(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"--dataset_path {folder}: there is no such folder.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix == ".mp4" and not path.name.startswith("."))
-    if not paths:
-        others = sum(path.suffix.lower() in OTHER_VIDEO_SUFFIXES | {".mp4"} for path in folder.rglob("*"))
-        raise DataError(
-            f"--dataset_path {folder}: no *.mp4 directly inside (folders inside are not searched); {others} other video "
-            f"files were seen. Move or convert them to .mp4 in this folder."
-        )
-    return paths
-
-
-def _leave_out(left_out: list[str], message: str, strict: bool) -> None:
-    if strict:
-        raise DataError(f"{message} (--strict stops here)")
-    left_out.append(message)
-
-
-def _prompt_of(path: Path, default: str) -> str:
+def prompt_of(path: Path, default: str) -> str:
+    """Return the text of the caption file beside a video, or the default."""
     caption = path.with_suffix(".txt")
     return caption.read_text(encoding="utf-8").strip() if caption.exists() else default
 
 
 def print_plan(arguments: argparse.Namespace, planned: list[PlannedVideo], left_out: list[str]) -> None:
     captions = sum(video.info.path.with_suffix(".txt").exists() for video in planned)
-    print("\n".join(left_out + _repeated_chunk_warnings(arguments, planned)))
+    for line in [*left_out, *repeated_chunk_warnings(planned, arguments.num_frames)]:
+        print(line)
     print(f"plan: {len(planned)} videos used, {len(left_out)} left out; {arguments.num_chunks} samples per video")
     print(f"plan: {len(planned) * arguments.num_chunks} samples of {arguments.num_frames} frames", end="")
     print(f", {arguments.height} x {arguments.width}, seed {arguments.seed}, into {arguments.output_path}")
@@ -155,16 +92,6 @@ def print_plan(arguments: argparse.Namespace, planned: list[PlannedVideo], left_
     print(f"plan: tokenizer {arguments.tokenizer}, text encoder {arguments.text_encoder}", end="")
     stand_ins = [name for name in (arguments.tokenizer, arguments.text_encoder) if name in ("dct", "hashed")]
     print(f" (weight-free stand-in: {', '.join(stand_ins)})" if stand_ins else "", flush=True)
-
-
-def _repeated_chunk_warnings(arguments: argparse.Namespace, planned: list[PlannedVideo]) -> list[str]:
-    return [
-        f"{video.info.path}: {video.info.num_frames} frames give {distinct} different chunks, --num_chunks asks for "
-        f"{arguments.num_chunks}; some will be equal."
-        for video in planned
-        if video.info.num_frames
-        and (distinct := video.info.num_frames - arguments.num_frames + 1) < arguments.num_chunks
-    ]
 
 
 def dataset_facts(arguments: argparse.Namespace, planned: list[PlannedVideo]) -> dict:
@@ -274,9 +201,14 @@ def write_video_samples(writer: SampleWriter, video: PlannedVideo, indices: list
 
 
 def unfinished_indices(folder: Path, video: PlannedVideo, owned: range) -> list[int]:
-    """Return this rank's samples of a video that have no info.json yet."""
+    """Return this rank's samples of a video that lack a file."""
     indices = range(video.first_index, video.first_index + len(video.starts))
-    return [index for index in indices if index in owned and not (folder / f"{index}.info.json").exists()]
+    parts = (*REQUIRED_PARTS, CONDITIONING_PART)
+    return [
+        index
+        for index in indices
+        if index in owned and not all((folder / f"{index}.{part}").exists() for part in parts)
+    ]
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -284,7 +216,11 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.tokenizer = arguments.tokenizer or ("cosmos_cv8x8x8" if arguments.tokenizer_dir else "dct")
     arguments.text_encoder = arguments.text_encoder or ("hashed" if arguments.tokenizer == "dct" else "t5")
     check_options(arguments)
-    planned, left_out = plan_videos(arguments)
+    paths = list_mp4_files(arguments.dataset_path)
+    prompts = [prompt_of(path, arguments.prompt) for path in paths]
+    planned, left_out = plan_videos(
+        paths, prompts, arguments.num_frames, arguments.num_chunks, arguments.seed, arguments.strict
+    )
     if rank == 0:
         print_plan(arguments, planned, left_out)
     claim_output_folder(arguments.output_path, dataset_facts(arguments, planned), arguments.resume, rank)
@@ -301,7 +237,9 @@ def main(arguments: argparse.Namespace) -> None:
         try:
             write_video_samples(writer, video, indices, progress)
         except DataError as error:
-            _leave_out(failures, str(error), arguments.strict)
+            if arguments.strict:
+                raise
+            failures.append(str(error))
     report(arguments, rank, progress.done + len(owned) - num_missing, failures)
 
 

@@ -82,6 +82,20 @@ class LatentFolderDataModule:
         self._fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.num_bad_samples = 0
 
+    @property
+    def sample_shape(self) -> List[int]:
+        """Shape [C, t, h, w] of a latent, known after `setup`."""
+        return self._shape
+
+    @property
+    def num_train_samples(self) -> int:
+        return len(self._train)
+
+    @property
+    def facts(self) -> Dict[str, Any]:
+        """The dataset.json beside the samples, empty where there is none."""
+        return self._facts
+
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         held_out = self.validation_path or f"of {self._num_validation_videos} videos held out"
@@ -102,6 +116,10 @@ class LatentFolderDataModule:
                 f"finished; prepare the folder with --resume to complete it"
             )
         return lines
+
+    def split_names(self) -> "tuple[List[str], List[str]]":
+        """Return the names of the training and of the held-out samples, each in numeric order."""
+        return list(self._train), list(self._validation)
 
     def train_batches(self, dp_rank: int, dp_size: int, consumed_samples: int) -> Iterator[Dict[str, Any]]:
         """Return an endless iterator over the micro batches of one data-parallel rank.
@@ -176,7 +194,7 @@ class LatentFolderDataModule:
 
     def _load(self, folder: Path, name: str, position: int) -> Dict[str, Any]:
         first = f"sample {self._train[0]}" if self.latent_shape is None else "data.latent_shape"
-        return load_folder_sample(folder, name, position, self._shape, first, self.require_conditioning_latent)
+        return load_folder_sample(folder, name, position, self.require_conditioning_latent, self._shape, first)
 
     def _checked(self, batches: Iterator[Dict[str, Any]]) -> Iterator[Dict[str, Any]]:
         """Count the samples that workers had to replace; stop at the limit."""

@@ -6,7 +6,7 @@ Used by every data module that reads latents. Shapes: C = 16 channels, t latent 
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Optional, Union
 
 from cosmos1.errors import DataError
 
@@ -38,20 +38,25 @@ def read_info(path: Path) -> Dict[str, Any]:
     return info
 
 
-def load_tensor(path: Path):
-    """Load one plain tensor. Raises DataError when the file is missing, truncated, or holds anything else."""
+def load_tensor(source: Union[Path, BinaryIO], where: str = ""):
+    """Load one plain tensor from a file or a buffer; `where` names a buffer in messages.
+
+    Raises DataError when the file is missing, truncated, or holds anything else.
+    """
     import torch
 
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+        tensor = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file; all mean the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{path}: cannot be loaded as a tensor ({reason}); the file is missing, truncated, or holds other objects. "
-            f"Delete this sample's files and prepare it again with --resume."
+            f"{where or source}: cannot be loaded as a tensor ({reason}); the file is missing, truncated, or "
+            f"holds other objects. Delete this sample's files and prepare it again with --resume."
         ) from error
     if not isinstance(tensor, torch.Tensor):
-        raise DataError(f"{path}: holds a {type(tensor).__name__}, a tensor is needed. Prepare this sample again.")
+        raise DataError(
+            f"{where or source}: holds a {type(tensor).__name__}, a tensor is needed. Prepare this sample again."
+        )
     return tensor
 
 
@@ -116,7 +121,12 @@ def finish_sample(latent, embeddings, mask, info: Dict[str, Any], position: int)
 
 
 def load_folder_sample(
-    folder: Path, name: str, position: int, expected_shape: List[int], expected_from: str, with_conditioning: bool
+    folder: Path,
+    name: str,
+    position: int,
+    with_conditioning: bool,
+    expected_shape: Optional[List[int]] = None,
+    expected_from: str = "",
 ) -> Dict[str, Any]:
     """Load sample `name` of a cached folder. `expected_from` says in words whose shape `expected_shape` is.
 

@@ -95,8 +95,10 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # A fixed number of encoder threads: x264 is repeatable for a given number, and differs between numbers.
-    options = {"crf": "12", "preset": "veryfast", "threads": "2"}
+    # Repeatable bytes: x264's result depends on the number of threads, and with rate control that looks ahead it was
+    # seen to differ from run to run.
+    look_ahead = "mbtree=0:rc-lookahead=0:sync-lookahead=0"
+    options = {"crf": "12", "preset": "veryfast", "threads": "2", "x264-params": look_ahead}
     try:
         with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
@@ -151,7 +153,7 @@ def _open_video(path: Path):
         ) from error
     if not container.streams.video:
         container.close()
-        raise DataError(f"{path}: has no video stream. Remove the file or replace it by a video.")
+        raise DataError(f"{path}: has no readable video stream; the file is truncated or no video. Get it again.")
     container.streams.video[0].thread_type = "AUTO"
     return container
 

@@ -99,18 +99,27 @@ class RecipeContext(run.cli.RunContext):
     def parse_fn(self, fn: Callable, args: List[str], **default_kwargs: Any) -> run.Partial:
         """The recipe of the chosen factory with all settings applied, in the order in which they were typed."""
         files = [arg for arg in args if "=@" in arg]
-        try:
-            recipe = super().parse_fn(fn, files, **default_kwargs)
-        except ValueError as error:
-            if not str(error).startswith("No matching factory"):
-                raise
-            names = factory_names(fn)
-            hint = suggestion(self.factory.split("(")[0], names)
-            raise ConfigError(f'no factory "{self.factory}"{hint} (given: --factory {self.factory})') from error
+        recipe = self._base_recipe(fn, files, **default_kwargs)
         for arg in args:
             if arg not in files:
                 apply_override(recipe, arg)
         return recipe
+
+    def _base_recipe(self, fn: Callable, files: List[str], **default_kwargs: Any) -> run.Partial:
+        """What the factory and the settings files give, before the settings of the command line."""
+        try:
+            return super().parse_fn(fn, files, **default_kwargs)
+        except Exception as error:
+            if str(error).startswith("No matching factory"):
+                hint = suggestion(self.factory.split("(")[0], factory_names(fn))
+                raise ConfigError(f'no factory "{self.factory}"{hint} (given: --factory {self.factory})') from error
+            typed = [*files, *([f"--yaml {self.yaml}"] if self.yaml else [])]
+            if isinstance(self.factory, str) and "(" in self.factory:
+                typed.append(f"--factory {self.factory}")
+            if not typed or isinstance(error, UserError):
+                raise  # a defect of the recipe, not of the command
+            reason = str(getattr(error, "reason", error)).splitlines()[0]
+            raise ConfigError(f"{reason.split(' (Argument:')[0]} (given: {', '.join(typed)})") from error
 
     def _parse_launcher(self, args: List[str]) -> None:
         if args and under_torchrun():
@@ -149,10 +158,10 @@ class RecipeContext(run.cli.RunContext):
     def _launch_job(self, recipe: run.Partial) -> None:
         with run.Experiment(self.name, executor=self.executor) as experiment:
             experiment.add(recipe, tail_logs=True, plugins=self.plugins, name=self.name)
-            experiment.run(detach=self.detach)
-            if self.detach:
-                return
-            states = {name: str(job["status"]) for name, job in experiment.status(return_dict=True).items()}
+            experiment.run(detach=self.detach)  # leaving the block waits for the job, unless detached
+        if self.detach:
+            return
+        states = {name: str(job["status"]) for name, job in experiment.status(return_dict=True).items()}
         failed = {name: state for name, state in states.items() if state != "SUCCEEDED"}
         if failed:
             raise RuntimeError(f"the job did not succeed: {failed}")

@@ -113,7 +113,7 @@ def _send_to_cpu() -> None:
 
 
 @torch.no_grad()
-def _clip_gradients(parameters, max_norm: float, total_norm: float, use_decoupled_grad: bool = False) -> None:
+def clip_gradients(parameters, max_norm: float, total_norm: float, use_decoupled_grad: bool = False) -> None:
     """Scale gradients in place by ``max_norm / total_norm`` where that is below one, in one fused call."""
     from megatron.core.utils import to_local_if_dtensor
 
@@ -132,17 +132,19 @@ def _global_norm(overflow_buffer, tensor_lists, *args):
 def _replace_clipping() -> None:
     from megatron.core.optimizer import clip_grads, optimizer
 
-    optimizer.clip_grad_by_total_norm_fp32 = clip_grads.clip_grad_by_total_norm_fp32 = _clip_gradients
+    optimizer.clip_grad_by_total_norm_fp32 = clip_grads.clip_grad_by_total_norm_fp32 = clip_gradients
     clip_grads.multi_tensor_applier = lambda operation, buffer, lists, *args: operation(buffer, lists, *args)
     clip_grads.l2_norm_impl = _global_norm
 
 
 def prepare() -> None:
     """Load Megatron-core and make it usable on this machine. Calling it again does nothing new."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in _LATE_MODULES:
-            importlib.import_module(f"megatron.core.{name}")
+    # About Megatron-core's and PyTorch's own code (missing apex, renamed collectives); nothing a user could mend.
+    for module in (r"megatron\.core", r"torch\.distributed\.c10d_logger"):
+        warnings.filterwarnings("ignore", module=module)
+    warnings.filterwarnings("ignore", message="Apex is not installed")
+    for name in _LATE_MODULES:
+        importlib.import_module(f"megatron.core.{name}")
     if not is_cuda():
         _send_to_cpu()
     _replace_clipping()

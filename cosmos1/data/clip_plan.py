@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which clips of which videos a preparation program will encode, settled before anything is written."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cosmos1.data.video import VideoInfo, count_frames, probe_video
+from cosmos1.errors import DataError
+
+OTHER_VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".webm", ".m4v", ".mp4")
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """One source video and the samples that it gives: sample `first_index + k` starts at frame `starts[k]`."""
+
+    info: VideoInfo
+    prompt: str
+    starts: tuple[int, ...]
+    """In rising order."""
+    first_index: int
+
+
+def list_mp4_files(folder: Path) -> list[Path]:
+    """Return the *.mp4 directly inside a folder, in name order. Raises DataError when there is none."""
+    if not folder.is_dir():
+        raise DataError(f"--dataset_path {folder}: there is no such folder. Give the folder that holds the videos.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix == ".mp4" and not path.name.startswith("."))
+    if not paths:
+        others = sum(path.suffix.lower() in OTHER_VIDEO_SUFFIXES for path in folder.rglob("*"))
+        raise DataError(
+            f"--dataset_path {folder}: no *.mp4 directly inside (folders inside are not searched); {others} other "
+            f"video files were seen. Move or convert them to .mp4 in this folder."
+        )
+    return paths
+
+
+def plan_videos(
+    paths: list[Path], prompts: list[str], num_frames: int, num_chunks: int, seed: int, strict: bool
+) -> tuple[list[PlannedVideo], list[str]]:
+    """Probe every video and draw `num_chunks` start frames for each, uniformly and with replacement.
+
+    The starts depend on the seed and the file's name. Returns the plan and one line per video that is left out
+    (unreadable, or shorter than `num_frames`). Raises DataError when no video is left; with `strict`, at the first
+    that is left out.
+    """
+    planned: list[PlannedVideo] = []
+    left_out: list[str] = []
+    longest = (0, "")
+    for path, prompt in zip(paths, prompts):
+        try:
+            info = probe_video(path)
+            length = info.num_frames or count_frames(path)
+            longest = max(longest, (length, path.name))
+            if length < num_frames:
+                raise DataError(f"{path}: {length} frames, a chunk needs {num_frames}; skipped.")
+        except DataError as error:
+            if strict:
+                raise
+            left_out.append(str(error))
+            continue
+        starts = _draw_starts(path.name, length - num_frames, num_chunks, seed)
+        planned.append(PlannedVideo(info, prompt, starts, first_index=len(planned) * num_chunks))
+    if not planned:
+        raise DataError("\n".join([*left_out, _nothing_left(len(paths), longest)]))
+    return planned, left_out
+
+
+def repeated_chunk_warnings(planned: list[PlannedVideo], num_frames: int) -> list[str]:
+    """Return a line for each video that is too short to give that many different chunks."""
+    warnings = []
+    for video in planned:
+        distinct = video.info.num_frames - num_frames + 1
+        if 0 < distinct < len(video.starts):
+            warnings.append(
+                f"{video.info.path}: {video.info.num_frames} frames give {distinct} different chunks, --num_chunks "
+                f"asks for {len(video.starts)}; some will be equal."
+            )
+    return warnings
+
+
+def _draw_starts(name: str, last_start: int, count: int, seed: int) -> tuple[int, ...]:
+    digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    starts = np.random.RandomState([seed % 2**32, digest]).randint(0, last_start + 1, count)
+    return tuple(sorted(int(start) for start in starts))
+
+
+def _nothing_left(num_videos: int, longest: tuple[int, str]) -> str:
+    if longest[0] == 0:
+        return f"{num_videos} of {num_videos} videos cannot be used. Replace them."
+    fitting = max((longest[0] - 1) // 8 * 8 + 1, 1)
+    return (
+        f"{num_videos} of {num_videos} videos cannot be used, nothing to do. The longest is {longest[1]} with "
+        f"{longest[0]} frames: use --num_frames {fitting} (or lower, 8k+1) or longer videos."
+    )

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model FLOPs of the DiT: every matrix product and the attention, two operations per multiply-add."""
+
+from cosmos1.models.diffusion.config import DiTConfig
+
+
+def forward_flops(config: DiTConfig, num_tokens: int, num_text_tokens: int) -> float:
+    """FLOPs of one forward pass of one sample."""
+    D, S, M = config.hidden_size, num_tokens, num_text_tokens
+    rank, patch = config.adaln_lora_dim, config.patch_spatial**2
+    self_attention = 2 * S * (3 * D * D + D * D) + 4 * S * S * D
+    cross_attention = 2 * S * (D * D + D * D) + 2 * M * config.text_embedding_dim * 2 * D + 4 * S * M * D
+    mlp = 2 * S * 2 * config.mlp_ratio * D * D
+    modulation = 3 * 2 * (D * rank + rank * 3 * D)
+    outside = 2 * S * patch * D * (config.patch_input_channels + config.latent_channels)
+    timestep = 2 * (D * D + D * 3 * D) + 2 * (D * rank + rank * 2 * D)
+    return config.num_layers * (self_attention + cross_attention + mlp + modulation) + outside + timestep
+
+
+def training_flops(config: DiTConfig, num_tokens: int, num_text_tokens: int) -> float:
+    """FLOPs of forward and backward of one sample: three forward passes. Recomputation is not counted."""
+    return 3 * forward_flops(config, num_tokens, num_text_tokens)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainer needs to know of a diffusion world model: how to build it, feed it, and score it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Optional
+
+from cosmos1.models.diffusion.config import DiTConfig
+from cosmos1.models.diffusion.objective_config import EDMObjective
+
+
+@dataclass
+class DiffusionModel:
+    """A video diffusion world model and its training objective, as plain values.
+
+    ``tokenizer`` and ``text_encoder`` name what the data was prepared with; sampling during training decodes with it.
+    """
+
+    config: DiTConfig = field(default_factory=DiTConfig)
+    objective: EDMObjective = field(default_factory=EDMObjective)
+    tokenizer: Literal["dct", "cosmos_cv8x8x8"] = "cosmos_cv8x8x8"
+    tokenizer_path: Optional[str] = None
+
+    def validate(self, strategy, world_size: int) -> None:
+        """Raise :class:`ConfigError` for what can be refused before anything is allocated."""
+        from cosmos1.parallel.attention import choose_cp_mode
+
+        self.config.validate()
+        strategy.validate(world_size, self.config.num_layers, self.config.num_attention_heads)
+        self.objective.validate(None, self.config.condition_mask)
+        choose_cp_mode(
+            self.config.context_parallel_mode,
+            self.config.num_attention_heads // strategy.tensor_model_parallel_size,
+            strategy.context_parallel_size,
+        )
+
+    def validate_sample(self, strategy, latent_shape: list[int]) -> None:
+        """Raise :class:`ConfigError` if samples of latent shape ``[C, T, H, W]`` do not fit network or layout."""
+        from cosmos1.errors import ConfigError, DataError
+
+        channels, frames, height, width = latent_shape
+        if channels != self.config.latent_channels:
+            raise DataError(
+                f"the latents have {channels} channels, the network takes {self.config.latent_channels}; prepare the data "
+                f"with a tokenizer of {self.config.latent_channels} channels or set model.config.latent_channels"
+            )
+        self.config.validate_latent(frames, height, width)
+        self.objective.validate(frames, self.config.condition_mask)
+        tokens = self.config.num_tokens(frames, height, width)
+        split = strategy.context_parallel_size
+        split *= strategy.tensor_model_parallel_size if strategy.sequence_parallel else 1
+        if tokens % split:
+            raise ConfigError(
+                f"a sample has {tokens} tokens, which do not divide by context_parallel_size="
+                f"{strategy.context_parallel_size} x tensor_model_parallel_size={strategy.tensor_model_parallel_size} "
+                "(sequence_parallel); choose sizes whose product divides it, or sequence_parallel=false"
+            )
+
+    def describe(self) -> list[str]:
+        """Facts for the log, with the ranges that are really used."""
+        c, o = self.config, self.objective
+        task = "Video2World" if c.condition_mask else "Text2World"
+        lines = [
+            f"network: {task} DiT, {c.num_layers} blocks, width {c.hidden_size}, {c.num_attention_heads} heads",
+            f"noise level: sigma = {o.sigma_multiplier:g} * exp({o.p_mean:g} + {o.p_std:g} z); text dropout {o.text_dropout:g}",
+        ]
+        if c.condition_mask:
+            v = o.conditioning
+            lines.append(
+                f"given latent frames: {v.min_frames} to {v.max_frames} per sample, augment sigma = "
+                f"{v.augment_sigma_multiplier:g} * exp({v.augment_sigma_mean:g} + {v.augment_sigma_std:g} z), "
+                f"dropout {v.dropout:g}"
+            )
+        return lines
+
+    def megatron_config(self, strategy, params_dtype, device):
+        from cosmos1.models.diffusion.megatron_config import megatron_config
+
+        return megatron_config(self.config, strategy, params_dtype, device)
+
+    def build(self, megatron_config, pre_process: bool, post_process: bool, vp_stage: Optional[int], seed: int):
+        """One pipeline chunk of the network with its initial weights."""
+        from megatron.core.process_groups_config import ProcessGroupCollection
+
+        from cosmos1.models.diffusion.initialization import initialize
+        from cosmos1.models.diffusion.network import DiT
+
+        groups = ProcessGroupCollection.use_mpu_process_groups()
+        network = DiT(megatron_config, groups, pre_process, post_process, vp_stage)
+        initialize(network, seed)
+        if post_process:
+            network.logvar.requires_grad_(self.objective.loss_add_logvar)
+        return network
+
+    def global_name(self, network, local_name: str) -> str:
+        """Name of a parameter in the whole network, whatever stage holds it."""
+        from cosmos1.models.diffusion.initialization import global_name
+
+        return global_name(network, local_name)
+
+    def prepare(self, batch: dict, seed: int, device, training: bool):
+        """A collated batch to a :class:`~cosmos1.models.diffusion.objective.NoisySample` on ``device``."""
+        from cosmos1.models.diffusion.objective import make_noisy_sample
+
+        return make_noisy_sample(self.objective, batch, seed, device, self.config.condition_mask, training)
+
+    def forward(self, network, sample):
+        """The network's prediction F, or hidden states on pipeline stages before the last."""
+        return network(
+            sample.network_input * sample.coefficients.c_in,
+            sample.coefficients.c_noise,
+            sample.text,
+            sample.fps,
+            sample.padding_mask,
+            sample.condition_mask,
+        )
+
+    def loss(self, network, sample, prediction):
+        """``(scalar loss, {"sums": metrics to add up})`` on the last pipeline stage."""
+        from cosmos1.models.diffusion.objective import edm_loss, metric_sums
+
+        per_sample = edm_loss(sample, prediction)
+        sums = metric_sums(per_sample, sample.coefficients.sigma.flatten())
+        if self.objective.loss_add_logvar:
+            log_variance = network.logvar(sample.coefficients.c_noise)
+            per_sample = per_sample * (-log_variance).exp() + log_variance
+        return per_sample.mean(), {"sums": sums}
+
+    @property
+    def num_sums(self) -> int:
+        from cosmos1.models.diffusion.objective import SIGMA_BIN_EDGES
+
+        return 4 + 2 * len(SIGMA_BIN_EDGES)
+
+    def summarize(self, sums: list[float]) -> dict[str, float]:
+        """Named means of summed metrics: ``loss`` and ``loss_sigma_<low>_<high>``."""
+        from cosmos1.models.diffusion.objective import summarize
+
+        return summarize(sums)
+
+    def num_tokens(self, batch: dict) -> int:
+        """Tokens of one sample of the batch."""
+        return self.config.num_tokens(*batch["video"].shape[2:])
+
+    def training_flops(self, batch: dict) -> float:
+        """Model FLOPs of one training step of one sample."""
+        from cosmos1.models.diffusion.flops import training_flops
+
+        return training_flops(self.config, self.num_tokens(batch), batch["t5_text_embeddings"].shape[1])

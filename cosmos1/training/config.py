@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values of a training run: what ``trainer.*``, ``optim.*``, ``log.*`` and ``resume.*`` of a recipe mean.
+
+Building them touches no device, network or environment. Annotations stay in the form that nemo_run's command line reads.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, List, Literal, Optional
+
+from cosmos1.errors import ConfigError
+from cosmos1.parallel.strategy import MegatronStrategy
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with decoupled weight decay; no decay on biases and one-dimensional parameters (Megatron's rule)."""
+
+    lr: float = 1e-6
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_eps: float = 1e-8
+    clip_grad: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off (the norm is still logged)."""
+
+
+@dataclass
+class LRScheduler:
+    """Learning rate by step: linear warm-up from ``warmup_ratio * lr``, then one of four courses.
+
+    ``constant`` and ``warmup_hold`` stay at ``lr``; ``cosine`` and ``annealing`` (linear) stay for ``hold_steps``, then
+    fall to ``min_lr`` at ``decay_steps`` (the trainer's ``max_steps`` if not given) and stay there.
+    """
+
+    policy: Literal["constant", "warmup_hold", "cosine", "annealing"] = "constant"
+    warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    hold_steps: int = 0
+    decay_steps: Optional[int] = None
+    min_lr: float = 0.0
+
+
+@dataclass
+class MegatronOptimizer:
+    config: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lr_scheduler: LRScheduler = field(default_factory=LRScheduler)
+    ema_widths: List[float] = field(default_factory=list)
+    """Relative widths of power-function EMA copies of the weights, for example [0.1]; empty: none."""
+
+    def validate(self) -> None:
+        config, schedule = self.config, self.lr_scheduler
+        if config.lr <= 0:
+            raise ConfigError(f"optim.config.lr={config.lr} trains nothing; give a positive learning rate")
+        if schedule.warmup_steps < 0 or schedule.hold_steps < 0:
+            raise ConfigError("optim.lr_scheduler.warmup_steps and hold_steps must be 0 or more")
+        if schedule.min_lr > config.lr:
+            raise ConfigError(f"optim.lr_scheduler.min_lr={schedule.min_lr} exceeds optim.config.lr={config.lr}")
+        if any(not 0 < width < 0.28 for width in self.ema_widths):
+            raise ConfigError(
+                f"optim.ema_widths={self.ema_widths}; each relative width must lie between 0 and 0.28 (0.1 is usual)"
+            )
+
+
+@dataclass
+class Trainer:
+    """How long and how often, in optimizer steps."""
+
+    max_steps: int = 1000
+    num_nodes: int = 1
+    devices: int = 1
+    strategy: MegatronStrategy = field(default_factory=MegatronStrategy)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 computes in bf16 and keeps fp32 master weights."""
+    log_every_n_steps: int = 10
+    val_check_interval: int = 100
+    """Validate every n steps; 0 never validates."""
+    limit_val_batches: int = 8
+    callbacks: List[Any] = field(default_factory=list)
+    max_bad_steps: int = 10
+    """Stop after this many consecutive steps whose gradients are NaN or infinite; each one is skipped and counted."""
+    seed: int = 1234
+
+    def validate(self) -> None:
+        for name, least in (("max_steps", 1), ("log_every_n_steps", 1), ("val_check_interval", 0), ("max_bad_steps", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"trainer.{name}={getattr(self, name)}; it must be {least} or more")
+
+
+@dataclass
+class Checkpointing:
+    """When checkpoints are written and which are kept."""
+
+    every_n_train_steps: int = 200
+    keep_last_k: int = 2
+    """Newest checkpoints kept; -1 keeps all."""
+    keep_every_n_steps: Optional[int] = None
+    """Checkpoints at multiples of this are never deleted."""
+    async_save: bool = True
+    """Write in the background while training goes on."""
+
+    def validate(self) -> None:
+        if self.every_n_train_steps < 1:
+            raise ConfigError(f"log.ckpt.every_n_train_steps={self.every_n_train_steps}; it must be 1 or more")
+        if self.keep_last_k == 0 or self.keep_last_k < -1:
+            raise ConfigError(f"log.ckpt.keep_last_k={self.keep_last_k}; use 1 or more, or -1 to keep all")
+
+
+@dataclass
+class Logger:
+    """The run folder is ``<log_dir>/<name>/<version>``."""
+
+    log_dir: str = "nemo_experiments"
+    name: str = "default"
+    version: Optional[str] = None
+    """Name of the run; the newest existing one when resuming, otherwise the time at the start."""
+    ckpt: Checkpointing = field(default_factory=Checkpointing)
+    tensorboard: bool = True
+
+
+@dataclass
+class RestoreConfig:
+    """Weights to start from: a checkpoint folder of this suite."""
+
+    path: str = ""
+    ema: Optional[int] = None
+    """Take this EMA copy instead of the trained weights."""
+    allow_missing: List[str] = field(default_factory=list)
+    """Prefixes of weights that the checkpoint may lack (layers that a task adds); they keep their initial values."""
+
+
+@dataclass
+class AutoResume:
+    resume_if_exists: bool = True
+    """Continue the newest complete checkpoint of the run folder, with optimizer, data and schedule."""
+    restore_config: Optional[RestoreConfig] = None

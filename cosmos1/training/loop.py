@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop."""
+
+import math
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import yaml
+from megatron.core import parallel_state
+
+from cosmos1.checkpoint import folders
+from cosmos1.checkpoint.folders import Checkpoint
+from cosmos1.checkpoint.store import CheckpointWriter
+from cosmos1.errors import ConfigError
+from cosmos1.parallel import device as devices
+from cosmos1.parallel.megatron import clip_gradients
+from cosmos1.training import optimizer as optimizers
+from cosmos1.training import run_state
+from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
+from cosmos1.training.metrics import MetricsLogger
+from cosmos1.training.parallel_model import ParallelModel
+from cosmos1.training.run_folder import choose_run_folder, to_plain
+from cosmos1.training.schedule import learning_rate
+from cosmos1.training.schedule_runner import run_micro_batches, summed_metrics
+
+
+class TrainingRun:
+    """One run from its first or resumed step to its last. Callbacks get this object."""
+
+    def __init__(self, task, data, trainer: Trainer, optim: MegatronOptimizer, log: Logger, resume: AutoResume):
+        self.task, self.data, self.trainer, self.optim, self.log, self.resume = task, data, trainer, optim, log, resume
+        self.world_size = dist.get_world_size()
+        self.dp_rank = parallel_state.get_data_parallel_rank()
+        self.dp_size = parallel_state.get_data_parallel_world_size()
+        self.num_micro_batches = self._count_micro_batches()
+        self.folder = choose_run_folder(log, resume.resume_if_exists)
+        recipe = to_plain({"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume})
+        self.recipe_text = yaml.safe_dump(recipe, sort_keys=False)
+        self.metrics = MetricsLogger(self.folder, trainer.max_steps, dist.get_rank() == 0, recipe)
+        self.writer = CheckpointWriter(self.folder / "checkpoints", log.ckpt.keep_last_k, log.ckpt.keep_every_n_steps)
+        self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed)
+        self.model.add_optimizer(optim, trainer.precision)
+        self.progress = run_state.Progress()
+        self.consecutive_bad_steps = 0
+        self.stop_requested = False
+
+    def _count_micro_batches(self) -> int:
+        data, strategy = self.data, self.trainer.strategy
+        per_round = data.micro_batch_size * self.dp_size
+        if data.global_batch_size % per_round:
+            raise ConfigError(
+                f"data.global_batch_size={data.global_batch_size} is not divisible by data.micro_batch_size="
+                f"{data.micro_batch_size} x {self.dp_size} data-parallel replicas; use a multiple of {per_round}"
+            )
+        count = data.global_batch_size // per_round
+        pipeline = strategy.pipeline_model_parallel_size
+        if strategy.virtual_pipeline_model_parallel_size and count % pipeline:
+            raise ConfigError(
+                f"the interleaved schedule needs micro batches per step ({count}) in multiples of "
+                f"trainer.strategy.pipeline_model_parallel_size={pipeline}; use data.global_batch_size="
+                f"{per_round * pipeline} or a multiple, or virtual_pipeline_model_parallel_size=None"
+            )
+        return count
+
+    # ---- start and end ----
+
+    def fit(self) -> None:
+        """Train to ``trainer.max_steps``, or until SIGTERM asks to save and stop."""
+        self._describe()
+        self._restore()
+        with self.metrics, self._stop_on_signal():
+            self._notify("on_train_start")
+            self._train()
+            self._notify("on_train_end")
+            self.writer.finish()
+            state = "stopped by a signal" if self.stop_requested else "finished"
+            self.metrics.message(
+                f"{state} at step {self.progress.step}; {self.progress.skipped_steps} steps skipped; run folder {self.folder}"
+            )
+
+    def _describe(self) -> None:
+        if dist.get_rank() == 0:
+            (self.folder / "recipe.yaml").write_text(self.recipe_text)
+        lines = [
+            f"device: {devices.device_name()} x {self.world_size}; {self.trainer.strategy.describe(self.world_size)}; "
+            f"{self.trainer.precision}",
+            *self.task.describe(),
+            *self.data.describe(),
+            f"batch: {self.data.global_batch_size} samples per step = {self.dp_size} replicas x "
+            f"{self.num_micro_batches} micro batches of {self.data.micro_batch_size}",
+        ]
+        for line in lines:
+            self.metrics.message(line)
+
+    def _restore(self) -> None:
+        folder = self.folder / "checkpoints"
+        found: list[Checkpoint | None] = [None]
+        if dist.get_rank() == 0:
+            for leftover in folders.remove_unfinished(folder):
+                self.metrics.message(f"removed {leftover.name}, left by an interrupted save")
+            complete = folders.complete_checkpoints(folder)
+            found = [complete[-1] if complete and self.resume.resume_if_exists else None]
+        dist.broadcast_object_list(found, src=0)
+        if found[0] is not None:
+            self.progress = run_state.resume(self.model, found[0], self.data)
+            self.metrics.message(f"resumed {found[0].path} at step {self.progress.step}")
+        elif self.resume.restore_config is not None and self.resume.restore_config.path:
+            checkpoint = folders.resolve(Path(self.resume.restore_config.path).expanduser())
+            for line in run_state.load_weights(self.model, checkpoint, self.resume.restore_config):
+                self.metrics.message(line)
+        self.metrics.truncate_after(self.progress.step)
+
+    @contextmanager
+    def _stop_on_signal(self):
+        """SIGTERM (Slurm preemption, torchrun shutdown) sets a flag; the loop saves and leaves."""
+
+        def request(number, frame):
+            self.stop_requested = True
+
+        previous = signal.signal(signal.SIGTERM, request)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _notify(self, event: str, *arguments) -> None:
+        for callback in self.trainer.callbacks:
+            if hasattr(callback, event):
+                getattr(callback, event)(self, *arguments)
+
+    # ---- steps ----
+
+    def _train(self) -> None:
+        loader = self.data.train_batches(self.dp_rank, self.dp_size, self.progress.consumed_samples)
+        devices.reset_peak_memory()
+        while self.progress.step < self.trainer.max_steps:
+            started = time.perf_counter()
+            batches = [next(loader) for _ in range(self.num_micro_batches)]
+            loaded = time.perf_counter()
+            values = self._step(batches)
+            step, ckpt = self.progress.step, self.log.ckpt
+            is_last = step == self.trainer.max_steps
+            if step % self.trainer.log_every_n_steps == 0 or is_last:
+                values |= self._speed(batches, time.perf_counter() - started, loaded - started)
+                self.metrics.log(step, values)
+            self._notify("on_step_end", values)
+            interval = self.trainer.val_check_interval
+            if interval and self.trainer.limit_val_batches and (step % interval == 0 or is_last):
+                self.validate()
+            stopping = self._agree_to_stop()
+            if step % ckpt.every_n_train_steps == 0 or is_last or stopping:
+                self.save()
+            if stopping:
+                return
+
+    def _step(self, batches: list[dict]) -> dict[str, float]:
+        """One optimizer step; gradients that are NaN or infinite are not applied."""
+        optimizer, config = self.model.optimizer, self.optim.config
+        lr = learning_rate(self.optim.lr_scheduler, config.lr, self.trainer.max_steps, self.progress.step)
+        optimizers.set_learning_rate(optimizer, config, lr)
+        for chunk in self.model.chunks:
+            chunk.zero_grad_buffer()
+        optimizer.zero_grad()
+        results = run_micro_batches(self.model, batches, self.trainer.seed, training=True)
+        grad_norm = self._apply_gradients(optimizer)
+        if math.isfinite(grad_norm):
+            self.consecutive_bad_steps = 0
+            self.model.ema.update(self.progress.step)
+        else:
+            self._skip_bad_step(grad_norm)
+        self.progress.step += 1
+        self.progress.consumed_samples += self.data.global_batch_size
+        if self.progress.step % self.trainer.log_every_n_steps and self.progress.step != self.trainer.max_steps:
+            return {}
+        sums = summed_metrics(self.model, results)
+        return {**self.task.summarize(sums), "lr": lr, "grad_norm": grad_norm, "skipped_steps": self.progress.skipped_steps}
+
+    def _apply_gradients(self, optimizer) -> float:
+        """Clip and update; returns the global gradient norm before clipping."""
+        inner = optimizer.chained_optimizers[0]
+        inner.prepare_grads()
+        grad_norm = inner.get_grad_norm()
+        if math.isfinite(grad_norm):
+            if self.optim.config.clip_grad > 0:
+                clip_gradients(inner.get_parameters(), self.optim.config.clip_grad, grad_norm)
+            inner.step_with_ready_grads()
+        return grad_norm
+
+    def _skip_bad_step(self, grad_norm: float) -> None:
+        self.progress.skipped_steps += 1
+        self.consecutive_bad_steps += 1
+        self.metrics.message(f"step {self.progress.step + 1}: gradient norm {grad_norm}; the step is skipped")
+        if self.consecutive_bad_steps >= self.trainer.max_bad_steps:
+            raise ConfigError(
+                f"{self.consecutive_bad_steps} consecutive steps had NaN or infinite gradients "
+                f"(trainer.max_bad_steps={self.trainer.max_bad_steps}); lower optim.config.lr, check the data for NaN, or "
+                "resume from an earlier checkpoint"
+            )
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any rank was asked to stop; also makes a finished background save visible. Collective."""
+        flags = torch.tensor([float(self.stop_requested), float(self.writer.is_writing)])
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        self.stop_requested = bool(flags[0])
+        if self.writer.has_pending and not flags[1]:
+            self.writer.finish()
+        return self.stop_requested
+
+    def _speed(self, batches: list[dict], step_time: float, data_time: float) -> dict[str, float]:
+        samples = self.data.global_batch_size
+        tflops = self.task.training_flops(batches[0]) * samples / step_time / self.world_size / 1e12
+        values = {
+            "step_time_s": step_time,
+            "data_time_s": data_time,
+            "samples_per_s": samples / step_time,
+            "tokens_per_s": samples * self.task.num_tokens(batches[0]) / step_time,
+            "tflops_per_gpu": tflops,
+            "memory_gib": devices.peak_memory_gib(),
+        }
+        if devices.peak_tflops() is not None:
+            values["mfu"] = tflops / devices.peak_tflops()
+        return values
+
+    # ---- validation and checkpoints ----
+
+    def validate(self) -> dict[str, float]:
+        """Held-out loss, total and by noise level, on the same samples and noise every time."""
+        sums = [0.0] * self.task.num_sums
+        with self.model.evaluating():
+            for batch in self.data.validation_batches(self.dp_rank, self.dp_size, self.trainer.limit_val_batches):
+                results = run_micro_batches(self.model, [batch], self.trainer.seed, training=False)
+                sums = [a + b for a, b in zip(sums, summed_metrics(self.model, results))]
+        if not sums[1]:
+            return {}
+        values = {f"val_{name}": value for name, value in self.task.summarize(sums).items()}
+        self.metrics.log(self.progress.step, values)
+        self._notify("on_validation_end", values)
+        return values
+
+    def save(self) -> None:
+        """Save a checkpoint of this step, in the background unless ``log.ckpt.async_save`` is off."""
+        epoch = self.progress.consumed_samples // max(self.data.num_train_samples, 1)
+        state = run_state.sharded_state(self.model, self.progress, self.data)
+        self.writer.start(folders.folder_name(epoch, self.progress.step), state, {"recipe.yaml": self.recipe_text})
+        if not self.log.ckpt.async_save:
+            self.writer.finish()

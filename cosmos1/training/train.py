@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry point of every recipe. Heavy imports happen inside, so that ``--help`` and ``--dryrun`` stay quick."""
+
+from typing import Any, Optional
+
+from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
+
+
+def train(
+    model: Any,
+    data: Any,
+    trainer: Trainer,
+    optim: MegatronOptimizer,
+    log: Logger,
+    resume: Optional[AutoResume] = None,
+) -> None:
+    """Post-train ``model`` on ``data`` on the processes that torchrun (or Slurm) started.
+
+    Raises:
+        ConfigError: settings that disagree, before anything is allocated.
+        DataError: data that cannot be used.
+        CheckpointError: a checkpoint that is missing, damaged or of another network.
+    """
+    from cosmos1.parallel import process_groups
+
+    model.validate(trainer.strategy, process_groups.world_size())
+    trainer.validate()
+    optim.validate()
+    log.ckpt.validate()
+    data.setup()
+    model.validate_sample(trainer.strategy, data.sample_shape)
+
+    process_groups.initialize(trainer.strategy, trainer.seed)
+    from cosmos1.training.loop import TrainingRun
+
+    try:
+        TrainingRun(model, data, trainer, optim, log, resume or AutoResume()).fit()
+    finally:
+        process_groups.shutdown()

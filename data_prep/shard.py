@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pack a folder of cached latents into webdataset shards with Megatron-Energon's metadata.
+
+    python data_prep/shard.py --input_path cached --output_path shards --val_fraction 0.1
+
+Source videos, not samples, are assigned to the training or the validation shards. Samples are written in a shuffled
+order, so that a small shuffle buffer is enough. The output folder appears whole or not at all.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
+from cosmos1.data.preparation import Progress, run_command, tensor_bytes, write_bytes, write_json
+from cosmos1.errors import ConfigError
+
+CRUDE_DATASET = "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--input_path", type=Path, required=True, help="folder written by prepare_dataset.py")
+    add("--output_path", type=Path, required=True, help="new or empty folder")
+    add("--shard_megabytes", type=float, default=1000.0, help="a shard is closed when it reaches this size")
+    add("--val_fraction", type=float, default=0.1, help="share of the source videos that is held out")
+    add("--conditioning_latent", action="store_true", help="pack the conditioning latents too")
+    add("--seed", type=int, default=0, help="draws the held-out videos and the order of the samples")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    output = arguments.output_path
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"--output_path {output} is not empty. Give another folder, or delete it.")
+    if arguments.shard_megabytes <= 0:
+        raise ConfigError(f"--shard_megabytes {arguments.shard_megabytes}: a size above 0 is needed.")
+    # The data module's split is the one rule for holding out videos, and setup() checks the folder.
+    folder = LatentFolderDataModule(
+        str(arguments.input_path),
+        seed=arguments.seed,
+        validation_fraction=arguments.val_fraction,
+        require_conditioning_latent=arguments.conditioning_latent,
+    )
+    folder.setup()
+    train, held_out = folder.split_names()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        progress = Progress(len(train) + len(held_out), "samples", enabled=True)
+        order = np.random.RandomState([arguments.seed % 2**32, 1]).permutation(len(train))
+        num_train = _write_split(arguments, temporary, "train", [train[index] for index in order], progress)
+        num_val = _write_split(arguments, temporary, "val", held_out, progress)
+        write_energon_metadata(temporary)
+        write_json(temporary / "dataset.json", _facts(arguments, len(train), len(held_out)))
+        temporary.replace(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(
+        f"{len(train)} training samples in {num_train} shards, {len(held_out)} validation samples in {num_val} shards"
+    )
+    print(f"written to {output}")
+
+
+def _write_split(arguments: argparse.Namespace, folder: Path, split: str, names: list[str], progress: Progress) -> int:
+    """Write the shards of one split and return their number."""
+    limit = arguments.shard_megabytes * 1e6
+    num_shards, archive = 0, None
+    for name in names:
+        if archive is None or archive.offset >= limit:
+            if archive is not None:
+                archive.close()
+            archive = tarfile.open(folder / f"{split}-{num_shards:06d}.tar", "w")  # noqa: SIM115 closed at the limit
+            num_shards += 1
+        for part, content in _sample_parts(arguments, name):
+            member = tarfile.TarInfo(f"{name.rjust(9, '0')}.{part}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        progress.advance()
+    if archive is not None:
+        archive.close()
+    return num_shards
+
+
+def _sample_parts(arguments: argparse.Namespace, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield part name and content of one sample: pth latent, npy text rows, json facts, cond.pth when asked for."""
+    folder = arguments.input_path
+    sample = load_folder_sample(folder, name, 0, arguments.conditioning_latent)
+    yield "pth", tensor_bytes(sample["video"])
+    # Only the rows up to the end of the text: the zero rows after it come back at load.
+    text = sample["t5_text_embeddings"].float()
+    used_rows = text.abs().sum(dim=1).nonzero()
+    num_rows = int(used_rows[-1]) + 1 if len(used_rows) else 1
+    buffer = io.BytesIO()
+    np.save(buffer, text[:num_rows].numpy())
+    yield "npy", buffer.getvalue()
+    info = read_info(folder / f"{name}.info.json")
+    info |= {"framerate": info["fps"], "text_mask_length": int(sample["t5_text_mask"].sum())}
+    yield "json", json.dumps(info).encode()
+    if arguments.conditioning_latent:
+        yield CONDITIONING_PART.replace("conditioning_latent", "cond"), tensor_bytes(sample["gt_latent"])
+
+
+def write_energon_metadata(folder: Path) -> None:
+    """Write `.nv-meta` and the tar indices, as `energon prepare` does, with the split that the shard names state."""
+    from megatron.energon.flavors.webdataset import BaseWebdatasetFactory
+
+    shards = sorted(path.name for path in folder.glob("*.tar"))
+    with contextlib.redirect_stdout(io.StringIO()):
+        BaseWebdatasetFactory.prepare_dataset(
+            folder,
+            shards,
+            split_parts_patterns=[("train", "train-.*"), ("val", "val-.*")],
+            shuffle_seed=None,
+            workers=min(len(shards), os.cpu_count() or 1),
+        )
+    write_bytes(folder / ".nv-meta" / "dataset.yaml", CRUDE_DATASET.encode())
+
+
+def _facts(arguments: argparse.Namespace, num_train: int, num_held_out: int) -> dict:
+    """Return the content of dataset.json: that of the packed folder, with the split."""
+    source = arguments.input_path / "dataset.json"
+    facts = json.loads(source.read_text()) if source.exists() else {}
+    facts |= {"format": "cosmos latent shards", "num_samples": num_train + num_held_out}
+    return facts | {"num_training_samples": num_train, "num_validation_samples": num_held_out}
+
+
+if __name__ == "__main__":
+    run_command(build_parser(), main)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""General post-training of Video2World: continue a video (or an image) in your own domain.
+
+    torchrun --nproc_per_node=8 recipes/diffusion/video2world.py --yes \
+        --factory cosmos_diffusion_7b_video2world_finetune \
+        data.path=$CACHED_DATA trainer.max_steps=1000 optim.config.lr=1e-6
+
+``data.path`` is a folder written by ``data_prep/prepare_dataset.py``. Docs: docs/general.md.
+"""
+
+import nemo_run as run
+
+from cosmos1.launch.cli import main
+from cosmos1.launch.recipes import diffusion_recipe
+from cosmos1.training.train import train
+
+
+@run.cli.factory(target=train)
+def cosmos_diffusion_7b_video2world_finetune() -> run.Partial:
+    """7B Video2World, fully sharded over 8 GPUs."""
+    return diffusion_recipe("7b", video2world=True)
+
+
+@run.cli.factory(target=train)
+def cosmos_diffusion_14b_video2world_finetune() -> run.Partial:
+    """14B Video2World, fully sharded over 8 GPUs."""
+    return diffusion_recipe("14b", video2world=True)
+
+
+@run.cli.factory(target=train)
+def cosmos_diffusion_tiny_video2world_finetune() -> run.Partial:
+    """A small network that learns the demo world from scratch on two CPU processes."""
+    return diffusion_recipe("tiny", video2world=True)
+
+
+if __name__ == "__main__":
+    main(train, default_factory=cosmos_diffusion_7b_video2world_finetune)
