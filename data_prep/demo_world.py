@@ -85,7 +85,7 @@ def sample_clip(seed: int, index: int) -> Clip:
     """Draw clip `index`. Colours and motions take turns, so that a few clips already show all of them."""
     random = np.random.RandomState([seed, index])
     motion = MOTIONS[index % len(MOTIONS)]
-    colour = list(COLOURS)[(index + index // len(MOTIONS)) % len(COLOURS)]
+    colour = list(COLOURS)[index % len(COLOURS)]
     direction = 1 if random.rand() < 0.5 else -1
     return Clip(colour, motion, direction, phase=random.rand(), depth=random.uniform(-0.1, 0.3))
 

@@ -34,6 +34,8 @@ class ParallelModel:
         self.networks = [self._build(stage, seed) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)]
         self.placements = placements(self.networks, task.global_name)
         self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype)
+        # FSDP swaps the gathered parameters in and out of the modules; these are the ones that last.
+        self.tensors = list(self._named_tensors())
         self.optimizer, self.masters, self.ema = None, [], None
 
     def _build(self, vp_stage: int, seed: int) -> torch.nn.Module:
@@ -60,6 +62,8 @@ class ParallelModel:
             for chunk in self.chunks:
                 chunk.eval()
                 stack.callback(chunk.train)
+                if self.strategy.fsdp:
+                    stack.callback(unwrap(chunk).reshard)
                 if not self.strategy.fsdp and self.optimizer is not None and chunk.ddp_config.overlap_param_gather:
                     # The gather of updated parameters otherwise happens piece by piece in the next training forward.
                     chunk.disable_forward_pre_hook()
@@ -79,7 +83,7 @@ class ParallelModel:
         """Shards of all weights, by name in the whole network; fp32 master weights where there is an optimizer."""
         by_parameter = {id(master.parameter): master for master in self.masters}
         state: dict[str, list] = {}
-        for placement, tensor in self._named_tensors():
+        for placement, tensor in self.tensors:
             master = by_parameter.get(id(tensor))
             if master is not None:
                 shards = optimizer_tensor(placement, placement.name, master, master.weight)
@@ -97,7 +101,7 @@ class ParallelModel:
     def optimizer_state(self) -> dict[str, list]:
         """Shards of the Adam moments and EMA copies: ``optimizer.exp_avg.<name>``, ``ema.<copy>.<name>``, ..."""
         optimizers.ensure_state(self.optimizer)
-        placement_of = {id(tensor): placement for placement, tensor in self._named_tensors()}
+        placement_of = {id(tensor): placement for placement, tensor in self.tensors}
         moments = optimizers.torch_optimizer(self.optimizer).state
         state: dict[str, list] = {}
         for index, master in enumerate(self.masters):

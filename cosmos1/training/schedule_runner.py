@@ -11,7 +11,7 @@ from cosmos1.training.parallel_model import ParallelModel, unwrap
 
 
 def run_micro_batches(model: ParallelModel, batches: list[dict], seed: int, training: bool) -> list[dict]:
-    """Forward (and in training backward) of the micro batches of one step on this replica.
+    """Forward (and in training backward) of micro batches on this replica.
 
     Returns the metrics of each micro batch on the last pipeline stage, an empty list on others.
     """
@@ -22,40 +22,43 @@ def run_micro_batches(model: ParallelModel, batches: list[dict], seed: int, trai
         prediction = model.task.forward(chunk, sample)
         return prediction, lambda output: model.task.loss(network, sample, output)
 
-    return get_forward_backward_func()(
-        forward_step_func=forward_step,
-        data_iterator=[iter(batches) for _ in model.chunks] if len(model.chunks) > 1 else iter(batches),
-        model=model.chunks if len(model.chunks) > 1 else model.chunks[0],
-        num_microbatches=len(batches),
-        seq_length=model.task.num_tokens(batches[0]),
-        micro_batch_size=len(batches[0]["sample_position"]),
-        forward_only=not training,
-    )
+    return _run_schedule(model, forward_step, batches, model.task.num_tokens(batches[0]), forward_only=not training)
 
 
 def predict(model: ParallelModel, sample) -> torch.Tensor:
     """The network's prediction for one prepared sample, on every rank, whatever the number of pipeline stages."""
-    if parallel_state.get_pipeline_model_parallel_world_size() == 1:
+    pipeline = parallel_state.get_pipeline_model_parallel_group()
+    if pipeline.size() == 1:
         return model.task.forward(model.chunks[0], sample)
-    outputs = []
 
     def forward_step(iterator, chunk):
-        output = model.task.forward(chunk, sample)
-        return output, lambda prediction: (prediction.sum(), outputs.append(prediction) or {})
+        prediction = model.task.forward(chunk, next(iterator))
+        return prediction, lambda output: (output.sum(), {"prediction": output})
 
-    get_forward_backward_func()(
-        forward_step_func=forward_step,
-        data_iterator=[None] * len(model.chunks) if len(model.chunks) > 1 else None,
-        model=model.chunks if len(model.chunks) > 1 else model.chunks[0],
-        num_microbatches=1,
-        seq_length=model.task.config.num_tokens(*sample.network_input.shape[2:]),
-        micro_batch_size=len(sample.network_input),
-        forward_only=True,
-    )
-    prediction = outputs[0] if outputs else torch.empty_like(sample.network_input)
-    last = parallel_state.get_pipeline_model_parallel_last_rank()
-    dist.broadcast(prediction, last, group=parallel_state.get_pipeline_model_parallel_group())
+    num_tokens = model.task.config.num_tokens(*sample.network_input.shape[2:])
+    results = _run_schedule(model, forward_step, [sample], num_tokens, forward_only=True)
+    prediction = results[0]["prediction"] if results else torch.empty_like(sample.network_input)
+    dist.broadcast(prediction, parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline)
     return prediction
+
+
+def _run_schedule(model: ParallelModel, forward_step, items: list, num_tokens: int, forward_only: bool) -> list[dict]:
+    """Send one item per micro batch through all stages; returns what the last stage made of each."""
+    padded, interleaved = items, len(model.chunks) > 1
+    if forward_only and interleaved:
+        # The interleaved schedule takes micro batches in groups of one per stage: repeat some, drop their results.
+        pipeline = model.strategy.pipeline_model_parallel_size
+        padded = [items[index % len(items)] for index in range(-(-len(items) // pipeline) * pipeline)]
+    results = get_forward_backward_func()(
+        forward_step_func=forward_step,
+        data_iterator=[iter(padded) for _ in model.chunks] if interleaved else iter(padded),
+        model=model.chunks if interleaved else model.chunks[0],
+        num_microbatches=len(padded),
+        seq_length=num_tokens,
+        micro_batch_size=model.task.batch_size(items[0]),
+        forward_only=forward_only,
+    )
+    return results[: len(items)]
 
 
 def summed_metrics(model: ParallelModel, results: list[dict]) -> list[float]:

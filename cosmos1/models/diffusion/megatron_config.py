@@ -63,7 +63,8 @@ def megatron_config(
         overlap_p2p_comm=virtual is not None,
         batch_p2p_comm=virtual is None,
         batch_p2p_sync=False,
-        deallocate_pipeline_outputs=True,
+        # Interleaved stages send while they compute; freeing an output then corrupts the message in flight.
+        deallocate_pipeline_outputs=virtual is None,
     )
 
 

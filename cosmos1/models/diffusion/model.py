@@ -137,6 +137,10 @@ class DiffusionModel:
 
         return summarize(sums)
 
+    def batch_size(self, batch) -> int:
+        """Samples of a collated batch or of a prepared one."""
+        return len(batch["video"]) if isinstance(batch, dict) else len(batch.network_input)
+
     def num_tokens(self, batch: dict) -> int:
         """Tokens of one sample of the batch."""
         return self.config.num_tokens(*batch["video"].shape[2:])
