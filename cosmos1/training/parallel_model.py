@@ -21,10 +21,10 @@ class ParallelModel:
 
     Attributes:
         networks: the pipeline chunks of this rank (one unless stages are interleaved).
-        chunks: the same, wrapped for data parallelism; what the schedule runs.
+        chunks: the same, wrapped for data parallelism if they are trained; what the schedule runs.
     """
 
-    def __init__(self, task, strategy: MegatronStrategy, precision: str, seed: int):
+    def __init__(self, task, strategy: MegatronStrategy, precision: str, seed: int, trainable: bool = True):
         self.task, self.strategy = task, strategy
         compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         # FSDP keeps fp32 parameters and casts each block as it gathers it.
@@ -33,7 +33,7 @@ class ParallelModel:
         self.config.pipeline_dtype = compute_dtype
         self.networks = [self._build(stage, seed) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)]
         self.placements = placements(self.networks, task.global_name)
-        self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype)
+        self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype) if trainable else self.networks
         # FSDP swaps the gathered parameters in and out of the modules; these are the ones that last.
         self.tensors = list(self._named_tensors())
         self.optimizer, self.masters, self.ema = None, [], None

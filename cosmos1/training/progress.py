@@ -3,7 +3,8 @@
 
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 
 class ProgressDisplay:
@@ -90,3 +91,25 @@ class ProgressDisplay:
             self._bar.start()
         task = self._bar.task_ids[0]
         self._bar.update(task, completed=step, description=" | ".join(self._facts(step, values)[1:]), refresh=True)
+
+
+@contextmanager
+def counting_bar(label: str, enabled: bool = True) -> Iterator[Optional[Callable[[int, int], None]]]:
+    """A bar with rate and ETA for work whose steps call back with ``(done, total)``; None on other ranks."""
+    if not enabled:
+        yield None
+        return
+    started, last_line = time.monotonic(), 0.0
+    interactive = sys.stdout.isatty()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last_line
+        elapsed = time.monotonic() - started
+        if not interactive and done < total and elapsed - last_line < 10:
+            return
+        last_line = elapsed
+        left = elapsed / done * (total - done)
+        line = f"{label}: {done}/{total}, {elapsed / done:.2f} s each, {left:.0f} s left"
+        print(f"\r{line:60s}" if interactive else line, end="" if interactive and done < total else "\n", flush=True)
+
+    yield report
