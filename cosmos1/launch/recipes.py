@@ -38,7 +38,7 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
             config=run.Config(
                 DiTConfig,
                 condition_mask=video2world,
-                recompute_granularity=None if tiny else "full",
+                recompute_granularity=None if tiny else "selective",
                 **SIZES[size],
             ),
             objective=run.Config(

@@ -97,6 +97,8 @@ class Checkpointing:
     """Checkpoints at multiples of this are never deleted."""
     async_save: bool = True
     """Write in the background while training goes on."""
+    save_last: bool = True
+    """Also save when the run ends."""
 
     def validate(self) -> None:
         if self.every_n_train_steps < 1:
@@ -114,7 +116,6 @@ class Logger:
     version: Optional[str] = None
     """Name of the run; the newest existing one when resuming, otherwise the time at the start."""
     ckpt: Checkpointing = field(default_factory=Checkpointing)
-    tensorboard: bool = True
 
 
 @dataclass

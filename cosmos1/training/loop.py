@@ -152,7 +152,7 @@ class TrainingRun:
             if interval and self.trainer.limit_val_batches and (step % interval == 0 or is_last):
                 self.validate()
             stopping = self._agree_to_stop()
-            if step % ckpt.every_n_train_steps == 0 or is_last or stopping:
+            if step % ckpt.every_n_train_steps == 0 or (is_last and ckpt.save_last) or stopping:
                 self.save()
             if stopping:
                 return

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the ranks of test runs, wait for them with a limit, and read what they left."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cosmos1.training.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+
+
+def job(name: str, latents: Path, log_dir: Path, settings: dict, **extra) -> dict:
+    """One training run for :mod:`tests.distributed.worker`; its run folder is ``<log_dir>/<name>/run``."""
+    places = {"data.path": str(latents), "log.log_dir": str(log_dir), "log.name": name}
+    return {"name": name, "set": places | settings, **extra}
+
+
+def start(jobs: list[dict], num_processes: int, folder: Path) -> list[subprocess.Popen]:
+    """Start one process per rank; output goes to ``<folder>/rank<r>.log``."""
+    plan = {"store": str(folder / "store"), "results": str(folder), "jobs": jobs}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    processes = []
+    for rank in range(num_processes):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(num_processes),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "WANDB_MODE": "disabled",
+        }
+        command = [sys.executable, "-m", "tests.distributed.worker", str(folder / "plan.json")]
+        with open(folder / f"rank{rank}.log", "w") as log:
+            processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log))
+    return processes
+
+
+def wait(processes: list[subprocess.Popen], limit_s: float = 240) -> list[int]:
+    """Exit statuses. When one rank fails or time is up, the others are killed, so that nothing hangs."""
+    deadline = time.monotonic() + limit_s
+    try:
+        while any(process.poll() is None for process in processes):
+            if any(process.poll() for process in processes):
+                time.sleep(1)  # the others may be about to report the same error
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"ranks still run after {limit_s} s")
+            time.sleep(0.05)
+    finally:
+        kill(processes)
+    return [process.returncode for process in processes]
+
+
+def kill(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()
+
+
+def launch(jobs: list[dict], num_processes: int) -> dict[str, list[dict]]:
+    """Run all jobs on ``num_processes`` ranks; results by job name and rank. Any failing rank fails the test."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        statuses = wait(start(jobs, num_processes, folder))
+        if any(statuses):
+            logs = "\n".join(f"rank {r}: {log_tail(folder, r)}" for r in range(num_processes))
+            pytest.fail(f"ranks ended with {statuses}\n{logs}", pytrace=False)
+        return {
+            j["name"]: [json.loads((folder / f"{j['name']}.{r}.json").read_text()) for r in range(num_processes)]
+            for j in jobs
+        }
+
+
+def log_tail(folder: Path, rank: int) -> str:
+    return (folder / f"rank{rank}.log").read_text()[-3000:]
+
+
+def series(log_dir: Path, name: str, key: str) -> dict[int, float]:
+    """A logged value by step."""
+    rows = read_metrics(log_dir / name / "run" / "metrics.jsonl")
+    return {row["step"]: row[key] for row in rows if key in row}
+
+
+def checkpoint_folder(log_dir: Path, name: str, step: int) -> Path:
+    found = list((log_dir / name / "run" / "checkpoints").glob(f"epoch=*-step={step}"))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def stored(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint, whole, by name."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    reader = dcp.FileSystemReader(checkpoint / "weights")
+    entries = reader.read_metadata().state_dict_metadata.items()
+    tensors = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in entries
+        if isinstance(entry, TensorStorageMetadata)
+    }
+    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    return tensors
+
+
+def assert_close(found: dict, expected: dict, tolerance: float, what: str) -> None:
+    """Values by step agree to a relative tolerance."""
+    assert found.keys() == expected.keys(), what
+    worst = max(abs(found[step] - expected[step]) / abs(expected[step]) for step in expected)
+    assert worst <= tolerance, f"{what}: largest relative difference {worst:.2e} > {tolerance:.0e}"

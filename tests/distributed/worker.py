@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of a test run: trains one recipe after another, as the JSON file in argv says.
+
+    RANK=0 WORLD_SIZE=2 python -m tests.distributed.worker jobs.json
+
+The file holds ``{"store": path, "results": folder, "jobs": [job, ...]}``; a job is ``{"name", "set", ...}`` where ``set``
+maps dotted settings, as on the command line, to values. The ranks meet through a file, so no port is needed. A user
+error ends the job and is recorded where the job has ``may_fail``; everything else ends the process.
+"""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import List, Optional
+
+import torch
+import torch.distributed as dist
+
+from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.errors import UserError
+from cosmos1.models.diffusion.config import DiTConfig
+from cosmos1.models.diffusion.model import DiffusionModel
+from cosmos1.models.diffusion.objective_config import EDMObjective
+from cosmos1.training.config import (
+    AutoResume,
+    Checkpointing,
+    Logger,
+    MegatronOptimizer,
+    OptimizerConfig,
+    RestoreConfig,
+    Trainer,
+)
+from cosmos1.training.train import train
+
+
+@dataclass
+class ProbedModel(DiffusionModel):
+    """The diffusion task with three probes that the library itself must not have."""
+
+    unmark: Optional[str] = None
+    """Forget the ``sequence_parallel`` mark of parameters whose name starts so: gradients come out wrong."""
+    nan_steps: List[int] = field(default_factory=list)
+    """Optimizer steps (0-based) whose loss is NaN."""
+    record: bool = False
+    """Keep what :meth:`prepare` drew."""
+
+    def __post_init__(self):
+        self.drawn, self.num_losses = [], 0
+
+    def build(self, *arguments):
+        network = super().build(*arguments)
+        for name, parameter in network.named_parameters():
+            if self.unmark and name.startswith(self.unmark):
+                parameter.sequence_parallel = False
+        return network
+
+    def prepare(self, batch, *arguments):
+        sample = super().prepare(batch, *arguments)
+        if self.record:
+            self.drawn.append(_digest(batch, sample))
+        return sample
+
+    def loss(self, network, sample, prediction):
+        loss, sums = super().loss(network, sample, prediction)
+        self.num_losses += 1
+        return (loss * float("nan") if self.num_losses - 1 in self.nan_steps else loss), sums
+
+
+def _digest(batch, sample) -> dict:
+    noise = (sample.network_input - sample.clean) / sample.coefficients.sigma
+    return {
+        "positions": batch["sample_position"].tolist(),
+        "sigma": sample.coefficients.sigma.flatten().tolist(),
+        "noise": noise.double().sum(dim=(1, 2, 3, 4)).tolist(),
+        "text_kept": (sample.text.abs().sum(dim=(1, 2)) > 0).tolist(),
+        "num_given": None if sample.given is None else sample.given.flatten(1).sum(1).tolist(),
+        "input": sample.network_input.double().sum(dim=(1, 2, 3, 4)).tolist(),
+    }
+
+
+class StopAt:
+    """Asks one rank to stop, as Slurm does, after a step; or dies there without a word."""
+
+    def __init__(self, step: int, rank: int, number: int):
+        self.step, self.rank, self.number = step, rank, number
+
+    def on_step_end(self, run, values):
+        if run.progress.step == self.step and dist.get_rank() == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
+class OptimizerSteps:
+    """Notes how many updates the optimizer has counted when training ends."""
+
+    counts: Optional[List[int]] = None
+
+    def on_train_end(self, run, *unused):
+        from cosmos1.training.optimizer import torch_optimizer
+
+        self.counts = sorted({int(state["step"]) for state in torch_optimizer(run.model.optimizer).state.values()})
+
+
+def recipe() -> dict:
+    """A network, data and schedule so small that a step takes a tenth of a second on one core."""
+    config = DiTConfig(
+        hidden_size=64,
+        num_layers=4,
+        num_attention_heads=4,
+        adaln_lora_dim=16,
+        max_frames=8,
+        max_height=16,
+        max_width=16,
+    )
+    return {
+        "model": ProbedModel(config=config, objective=EDMObjective(), tokenizer="dct"),
+        "data": LatentFolderDataModule(path="", micro_batch_size=2, global_batch_size=4, num_workers=0),
+        "trainer": Trainer(precision="fp32", log_every_n_steps=1, val_check_interval=0),
+        "optim": MegatronOptimizer(config=OptimizerConfig(lr=1e-2, adam_eps=1e-4, weight_decay=0.1)),
+        "log": Logger(version="run", ckpt=Checkpointing(every_n_train_steps=1000, keep_last_k=-1)),
+        "resume": AutoResume(restore_config=RestoreConfig()),
+    }
+
+
+def apply(arguments: dict, settings: dict) -> None:
+    for path, value in settings.items():
+        first, *parents, name = path.split(".")
+        target = arguments[first]
+        for parent in parents:
+            target = getattr(target, parent)
+        assert hasattr(target, name), path
+        setattr(target, name, value)
+
+
+def run(job: dict) -> dict:
+    """Train one job; returns what this rank has to tell."""
+    arguments, steps = recipe(), OptimizerSteps()
+    apply(arguments, job["set"])
+    arguments["trainer"].callbacks = [steps]
+    if "stop_at" in job:
+        arguments["trainer"].callbacks.append(StopAt(job["stop_at"], job.get("stop_rank", 0), signal.SIGTERM))
+    try:
+        train(**arguments)
+    except UserError as error:
+        if not job.get("may_fail"):
+            raise
+        return {"error": type(error).__name__, "message": str(error)}
+    return {"drawn": arguments["model"].drawn, "optimizer_steps": steps.counts}
+
+
+def main() -> None:
+    plan = json.loads(Path(sys.argv[1]).read_text())
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    store = dist.FileStore(plan["store"], world_size)
+    for job in plan["jobs"]:
+        options = {"store": dist.PrefixStore(job["name"], store), "rank": rank, "world_size": world_size}
+        dist.init_process_group("gloo", **options)
+        result = run(job)
+        Path(plan["results"], f"{job['name']}.{rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
