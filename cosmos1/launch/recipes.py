@@ -60,7 +60,7 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
         ),
         trainer=run.Config(
             Trainer,
-            max_steps=300 if tiny else 1000,
+            max_steps=400 if tiny else 1000,
             devices=2 if tiny else 8,
             precision="fp32" if tiny else "bf16",
             strategy=run.Config(
@@ -69,12 +69,13 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
             log_every_n_steps=10,
             val_check_interval=100,
             limit_val_batches=8,
-            callbacks=[run.Config(SampleVideo, every_n_validations=1 if tiny else 5)],
+            callbacks=[run.Config(SampleVideo, every_n_validations=2 if tiny else 5)],
         ),
         optim=run.Config(
             MegatronOptimizer,
             config=run.Config(OptimizerConfig, lr=2e-3 if tiny else 1e-6, weight_decay=0.0, clip_grad=1.0),
             lr_scheduler=run.Config(LRScheduler, policy="cosine" if tiny else "constant", warmup_steps=10 if tiny else 0),
+            ema_widths=[0.1] if tiny else [],
         ),
         log=run.Config(Logger, ckpt=run.Config(Checkpointing, every_n_train_steps=100 if tiny else 200)),
         resume=run.Config(AutoResume, restore_config=run.Config(RestoreConfig)),

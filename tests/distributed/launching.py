@@ -24,9 +24,14 @@ def job(name: str, latents: Path, log_dir: Path, settings: dict, **extra) -> dic
 
 
 def start(jobs: list[dict], num_processes: int, folder: Path) -> list[subprocess.Popen]:
-    """Start one process per rank; output goes to ``<folder>/rank<r>.log``."""
+    """Start the ranks that run ``jobs``; they leave ``<folder>/<job>.<rank>.json``."""
     plan = {"store": str(folder / "store"), "results": str(folder), "jobs": jobs}
     (folder / "plan.json").write_text(json.dumps(plan))
+    return start_ranks("tests.distributed.worker", [str(folder / "plan.json")], num_processes, folder)
+
+
+def start_ranks(module: str, arguments: list[str], num_processes: int, folder: Path) -> list[subprocess.Popen]:
+    """Start ``python -m module`` once per rank; output goes to ``<folder>/rank<r>.log``."""
     processes = []
     for rank in range(num_processes):
         environment = os.environ | {
@@ -36,7 +41,7 @@ def start(jobs: list[dict], num_processes: int, folder: Path) -> list[subprocess
             "PYTHONPATH": str(ROOT),
             "WANDB_MODE": "disabled",
         }
-        command = [sys.executable, "-m", "tests.distributed.worker", str(folder / "plan.json")]
+        command = [sys.executable, "-m", module, *arguments]
         with open(folder / f"rank{rank}.log", "w") as log:
             processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log))
     return processes

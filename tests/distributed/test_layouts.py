@@ -21,7 +21,11 @@ TP, PP, CP, VPP, SP, FSDP = (
         "fsdp",
     )
 )
-MICRO, MODE, RECOMPUTE = "data.micro_batch_size", "model.config.context_parallel_mode", "model.config.recompute_granularity"
+MICRO, MODE, RECOMPUTE = (
+    "data.micro_batch_size",
+    "model.config.context_parallel_mode",
+    "model.config.recompute_granularity",
+)
 V2W = {"model.config.condition_mask": True, "model.objective.conditioning.max_frames": 1}
 BF16 = {"trainer.precision": "bf16"}
 
@@ -71,7 +75,10 @@ def trained(latents, log_dir):
     settings = {"trainer.max_steps": 15, "optim.config.lr": 2e-2}
     jobs = [job("start", latents, log_dir, settings), job("start_v2w", latents, log_dir, settings | V2W)]
     launch(jobs, num_processes=1)
-    return {conditioned: checkpoint_folder(log_dir, name, 15) for conditioned, name in ((False, "start"), (True, "start_v2w"))}
+    return {
+        conditioned: checkpoint_folder(log_dir, name, 15)
+        for conditioned, name in ((False, "start"), (True, "start_v2w"))
+    }
 
 
 @pytest.fixture(scope="module")

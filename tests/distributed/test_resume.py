@@ -113,7 +113,7 @@ def restored(latents, log_dir, stopped):
     path, ema, allow = (f"resume.restore_config.{name}" for name in ("path", "ema", "allow_missing"))
     # A step so small that the saved weights are those that were restored.
     settings = {"trainer.max_steps": 1, "optim.config.lr": 1e-30, "optim.config.weight_decay": 0.0, path: str(source)}
-    short = {path: str(log_dir / "three_layers")}
+    short = {path: str(log_dir / "three_layers" / "run")}
     return launch(
         [
             job("weights", latents, log_dir, settings),

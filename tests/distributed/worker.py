@@ -10,6 +10,7 @@ error ends the job and is recorded where the job has ``may_fail``; everything el
 
 import json
 import os
+import resource
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from cosmos1.training.config import (
     RestoreConfig,
     Trainer,
 )
+from cosmos1.training.metrics import MetricsLogger
 from cosmos1.training.train import train
 
 
@@ -43,7 +45,7 @@ class ProbedModel(DiffusionModel):
     unmark: Optional[str] = None
     """Forget the ``sequence_parallel`` mark of parameters whose name starts so: gradients come out wrong."""
     nan_steps: List[int] = field(default_factory=list)
-    """Optimizer steps (0-based) whose loss is NaN."""
+    """Micro batches (0-based) whose loss is NaN on rank 0."""
     record: bool = False
     """Keep what :meth:`prepare` drew."""
 
@@ -66,7 +68,8 @@ class ProbedModel(DiffusionModel):
     def loss(self, network, sample, prediction):
         loss, sums = super().loss(network, sample, prediction)
         self.num_losses += 1
-        return (loss * float("nan") if self.num_losses - 1 in self.nan_steps else loss), sums
+        spoilt = dist.get_rank() == 0 and self.num_losses - 1 in self.nan_steps
+        return (loss * float("nan") if spoilt else loss), sums
 
 
 def _digest(batch, sample) -> dict:
@@ -82,14 +85,25 @@ def _digest(batch, sample) -> dict:
 
 
 class StopAt:
-    """Asks one rank to stop, as Slurm does, after a step; or dies there without a word."""
+    """Asks one rank to stop after a step, as Slurm does."""
 
-    def __init__(self, step: int, rank: int, number: int):
-        self.step, self.rank, self.number = step, rank, number
+    def __init__(self, step: int, rank: int):
+        self.step, self.rank = step, rank
 
     def on_step_end(self, run, values):
         if run.progress.step == self.step and dist.get_rank() == self.rank:
-            os.kill(os.getpid(), self.number)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class FillDisk:
+    """After a step no file of this process may grow beyond 20 kB: its part of a checkpoint does not fit."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, run, values):
+        if run.progress.step == self.step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
 
 class OptimizerSteps:
@@ -140,13 +154,17 @@ def run(job: dict) -> dict:
     apply(arguments, job["set"])
     arguments["trainer"].callbacks = [steps]
     if "stop_at" in job:
-        arguments["trainer"].callbacks.append(StopAt(job["stop_at"], job.get("stop_rank", 0), signal.SIGTERM))
+        arguments["trainer"].callbacks.append(StopAt(job["stop_at"], job.get("stop_rank", 0)))
+    if "disk_full_at" in job:
+        arguments["trainer"].callbacks.append(FillDisk(job["disk_full_at"]))
     try:
         train(**arguments)
     except UserError as error:
         if not job.get("may_fail"):
             raise
         return {"error": type(error).__name__, "message": str(error)}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return {"drawn": arguments["model"].drawn, "optimizer_steps": steps.counts}
 
 
@@ -154,6 +172,7 @@ def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(1)
+    MetricsLogger.redraw = lambda self: None  # drawing takes as long as the training; it has tests of its own
     store = dist.FileStore(plan["store"], world_size)
     for job in plan["jobs"]:
         options = {"store": dist.PrefixStore(job["name"], store), "rank": rank, "world_size": world_size}

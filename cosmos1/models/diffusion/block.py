@@ -32,7 +32,9 @@ class Conditioning(NamedTuple):
     shared_modulation: torch.Tensor
     """``[b, 3 D]``: shift, scale, gate that all sub-blocks share."""
     text: torch.Tensor
-    """``[M, b, text_embedding_dim]``."""
+    """``[m, b, text_embedding_dim]``: the text rows, with or without the zero rows that follow them."""
+    num_text_tokens: int
+    """``M``, the zero rows included."""
     positions: torch.Tensor | None
     """``[s, D]``: the learnable embedding of this rank's tokens, added before every block."""
     cos: torch.Tensor
@@ -110,9 +112,11 @@ class DiTCrossAttention(MegatronModule):
         self.core_attention = CoreAttention(config, layer_number, None, "cross", pg_collection)
         self.normalise = fused(rms_norm, config.dit.compile)
 
-    def forward(self, x_sbD, text_MbE):
+    def forward(self, x_sbD, text_mbE, num_text_tokens: int):
         q = self.linear_q(x_sbD)[0].unflatten(-1, (-1, self.config.kv_channels))
-        k, v = self.linear_kv(text_MbE)[0].unflatten(-1, (-1, 2, self.config.kv_channels)).unbind(-2)
+        # Without biases, keys and values of zero rows are zero: they need no multiplication.
+        kv = F.pad(self.linear_kv(text_mbE)[0], (0, 0, 0, 0, 0, num_text_tokens - len(text_mbE)))
+        k, v = kv.unflatten(-1, (-1, 2, self.config.kv_channels)).unbind(-2)
         q = self.normalise(q, self.q_layernorm.weight)
         k = self.normalise(k, self.k_layernorm.weight)
         return self.linear_proj(self.core_attention(q, k, v))[0]
@@ -168,7 +172,9 @@ class DiTLayer(MegatronModule, BaseTransformerLayer):
         x_sbD = self._modulated(
             x_sbD, self.adaln_self_attention, c, lambda y: self.full_self_attention(y, c.cos, c.sin)
         )
-        x_sbD = self._modulated(x_sbD, self.adaln_cross_attention, c, lambda y: self.cross_attention(y, c.text))
+        x_sbD = self._modulated(
+            x_sbD, self.adaln_cross_attention, c, lambda y: self.cross_attention(y, c.text, c.num_text_tokens)
+        )
         return self._modulated(x_sbD, self.adaln_mlp, c, lambda y: self.mlp(y)[0])
 
 
