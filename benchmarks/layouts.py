@@ -64,9 +64,17 @@ def run_case(name: str, num_gpus: int, factory: str, overrides: list[str], commo
     with tempfile.TemporaryDirectory() as folder:
         command = ["torchrun", "--standalone", f"--nproc_per_node={num_gpus}", "recipes/diffusion/general.py", "--yes"]
         command += ["--factory", factory, f"log.log_dir={folder}", "log.version=v", "log.ckpt.save_last=false"]
-        command += ["trainer.val_check_interval=0", "trainer.log_every_n_steps=1", "trainer.callbacks=[]", *common, *overrides]
+        command += [
+            "trainer.val_check_interval=0",
+            "trainer.log_every_n_steps=1",
+            "trainer.callbacks=[]",
+            *common,
+            *overrides,
+        ]
         started = time.time()
-        process = subprocess.run([sys.executable, "-m", "torch.distributed.run", *command[1:]], capture_output=True, text=True)
+        process = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", *command[1:]], capture_output=True, text=True
+        )
         row = {"case": name, "seconds": time.time() - started}
         metrics = Path(folder, "default", "v", "metrics.jsonl")
         if process.returncode or not metrics.exists():
@@ -93,7 +101,9 @@ def main() -> None:
         for case in GROUPS[group]:
             row = run_case(*case, common)
             if "failed" in row:
-                print(f"| {row['case']} | failed with status {row['failed']} after {row['seconds']:.0f} s |", flush=True)
+                print(
+                    f"| {row['case']} | failed with status {row['failed']} after {row['seconds']:.0f} s |", flush=True
+                )
                 continue
             losses = " ".join(f"{loss:.4f}" for loss in row["losses"])
             print(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a folder of random latents in the format of ``data_prep/prepare_dataset.py``, for timing without videos.
 
-    python benchmarks/make_latents.py /tmp/latents --latent_shape 16 16 88 160 --num_samples 16
+python benchmarks/make_latents.py /tmp/latents --latent_shape 16 16 88 160 --num_samples 16
 """
 
 import argparse

@@ -48,7 +48,9 @@ class Demo:
         half = self.max_steps // 2
         self.train("Post-train with tensor parallelism (TP=2) and sequence parallelism", half)
         self.train(f"Start again: it resumes the checkpoint of step {half}", self.max_steps)
-        self.generate("after", "Generate the same video with the trained network", "--checkpoint", self.run_folder, "--ema", 0)
+        self.generate(
+            "after", "Generate the same video with the trained network", "--checkpoint", self.run_folder, "--ema", 0
+        )
         self.report()
 
     def make_data(self) -> None:
@@ -57,9 +59,21 @@ class Demo:
             self.height, self.width = _size_like(self.videos)
             size = ("--height", self.height, "--width", self.width)
         else:
-            world = ("--num_videos", 32, "--num_frames", 33, "--fps", FPS, *size)
-            self.step("Render the demo world", "python", "data_prep/demo_world.py", "--output_path", self.videos, *world)
-        options = ("--num_frames", NUM_FRAMES, "--num_chunks", 8, "--tokenizer", "dct", "--text_encoder", "hashed", *size)
+            world = ("--num_videos", 40, "--num_frames", NUM_FRAMES, "--fps", FPS, *size)
+            self.step(
+                "Render the demo world", "python", "data_prep/demo_world.py", "--output_path", self.videos, *world
+            )
+        options = (
+            "--num_frames",
+            NUM_FRAMES,
+            "--num_chunks",
+            8 if self.raw_data else 1,
+            "--tokenizer",
+            "dct",
+            "--text_encoder",
+            "hashed",
+            *size,
+        )
         paths = ("--dataset_path", self.videos, "--output_path", self.output / "latents")
         self.step("Prepare latents and text embeddings", "python", "data_prep/prepare_dataset.py", *paths, *options)
 
@@ -71,7 +85,16 @@ class Demo:
         self.step(title, "torchrun", "--standalone", "--nproc_per_node=2", *recipe, *overrides)
 
     def generate(self, name: str, title: str, *network) -> None:
-        what = ("--prompt", self.prompt, "--num_video_frames", NUM_FRAMES, "--height", self.height, "--width", self.width)
+        what = (
+            "--prompt",
+            self.prompt,
+            "--num_video_frames",
+            NUM_FRAMES,
+            "--height",
+            self.height,
+            "--width",
+            self.width,
+        )
         how = ("--num_steps", 20, "--guidance", 1, "--fps", FPS, "--seed", 1)
         save = ("--video_save_path", self.output / f"{name}.mp4")
         network = network or ("--model", "tiny")
@@ -124,7 +147,9 @@ def _size_like(folder: Path) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_path", type=Path, default=Path("demo_output"), help="new or empty folder")
-    parser.add_argument("--raw_data", help="folder of mp4s (with captions NAME.txt beside them) instead of the demo world")
+    parser.add_argument(
+        "--raw_data", help="folder of mp4s (with captions NAME.txt beside them) instead of the demo world"
+    )
     parser.add_argument("--max_steps", type=int, default=400)
     options = parser.parse_args()
     if options.output_path.exists() and any(options.output_path.iterdir()):

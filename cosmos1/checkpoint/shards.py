@@ -15,7 +15,7 @@ from megatron.core.dist_checkpointing import ShardedTensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from cosmos1.training.optimizer import MasterWeight, local_tensor
+from cosmos1.parallel.master_weight import MasterWeight, local_tensor
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def optimizer_tensor(placement: Placement, key: str, master: MasterWeight, tenso
     flat = local_tensor(tensor)
     pieces = rectangles(placement.local_shape, master.start, master.start + flat.numel())
     return [
-        _sharded(placement, key, flat[part].view(shape), offset, placement.stored_here) for part, shape, offset in pieces
+        _sharded(placement, key, flat[part].view(shape), offset, placement.stored_here)
+        for part, shape, offset in pieces
     ]
 
 

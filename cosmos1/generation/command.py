@@ -58,7 +58,9 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     task = network_of_checkpoint(checkpoint) if checkpoint else network_of_size(options.model, video2world)
     if task.config.condition_mask != video2world:
         kind = "Video2World" if task.config.condition_mask else "Text2World"
-        raise ConfigError(f"--checkpoint {options.checkpoint} is a {kind} network; use recipes/generate/{kind.lower()}.py")
+        raise ConfigError(
+            f"--checkpoint {options.checkpoint} is a {kind} network; use recipes/generate/{kind.lower()}.py"
+        )
     given = None
     if video2world:
         given = read_given_frames(options.conditioned_image_or_video_path, options.num_input_frames)

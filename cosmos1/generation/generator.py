@@ -32,7 +32,9 @@ def network_of_checkpoint(path: Path) -> DiffusionModel:
         fields = {name: value for name, value in recorded["config"].items() if name != "_target_"}
         model = DiffusionModel(config=DiTConfig(**fields), tokenizer=recorded["tokenizer"])
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{checkpoint.context / 'recipe.yaml'} does not say what network it is: {error}") from error
+        raise CheckpointError(
+            f"{checkpoint.context / 'recipe.yaml'} does not say what network it is: {error}"
+        ) from error
     model.tokenizer_path = recorded.get("tokenizer_path")
     # Recomputation saves memory in the backward pass, of which there is none.
     model.config.recompute_granularity = None
@@ -47,7 +49,9 @@ def network_of_size(size: str, video2world: bool) -> DiffusionModel:
 class VideoGenerator:
     """Generates videos on the processes of torchrun; ``strategy`` may split the network (TP) and the tokens (CP)."""
 
-    def __init__(self, task: DiffusionModel, strategy: MegatronStrategy, checkpoint: Path | None, ema: int | None = None):
+    def __init__(
+        self, task: DiffusionModel, strategy: MegatronStrategy, checkpoint: Path | None, ema: int | None = None
+    ):
         task.validate(strategy, process_groups.world_size())
         process_groups.initialize(strategy)
         self.task = task
@@ -75,7 +79,12 @@ class VideoGenerator:
         encoder = build_text_encoder("hashed" if self.task.tokenizer == "dct" else "t5", device=device())
         text, negative = (encoder.encode([p])[0].to(device()) for p in (prompt, negative_prompt))
         frames = (num_frames - 1) // tokenizer.temporal_factor + 1
-        shape = [self.task.config.latent_channels, frames, height // tokenizer.spatial_factor, width // tokenizer.spatial_factor]
+        shape = [
+            self.task.config.latent_channels,
+            frames,
+            height // tokenizer.spatial_factor,
+            width // tokenizer.spatial_factor,
+        ]
         if (num_frames - 1) % tokenizer.temporal_factor or height % 16 or width % 16:
             raise ConfigError(
                 f"--num_video_frames {num_frames} --height {height} --width {width}: frames must be 8k+1, height and width "
@@ -98,14 +107,18 @@ class VideoGenerator:
             )
         return tensor_to_frames(tokenizer.decode(latent))
 
-    def _given(self, tokenizer, frames: np.ndarray | None, num_frames: int, height: int, width: int) -> GivenFrames | None:
+    def _given(
+        self, tokenizer, frames: np.ndarray | None, num_frames: int, height: int, width: int
+    ) -> GivenFrames | None:
         """Encode the given frames followed by mid-grey up to the length of the video."""
         if frames is None:
             return None
         if not self.task.config.condition_mask:
             raise ConfigError("given frames need a Video2World network; this one is Text2World")
         if (len(frames) - 1) % tokenizer.temporal_factor or len(frames) >= num_frames:
-            raise ConfigError(f"--num_input_frames {len(frames)}: use 1 or 9 (8k+1), fewer than the {num_frames} generated")
+            raise ConfigError(
+                f"--num_input_frames {len(frames)}: use 1 or 9 (8k+1), fewer than the {num_frames} generated"
+            )
         video = torch.zeros(1, 3, num_frames, height, width)
         video[:, :, : len(frames)] = frames_to_tensor(resize_frames(frames, height, width))
         latent = tokenizer.encode(video.to(device())).float() * self.task.objective.sigma_data

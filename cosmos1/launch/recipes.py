@@ -63,9 +63,7 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
             max_steps=400 if tiny else 1000,
             devices=2 if tiny else 8,
             precision="fp32" if tiny else "bf16",
-            strategy=run.Config(
-                MegatronStrategy, fsdp=not tiny, ddp=run.Config(DistributedDataParallelConfig)
-            ),
+            strategy=run.Config(MegatronStrategy, fsdp=not tiny, ddp=run.Config(DistributedDataParallelConfig)),
             log_every_n_steps=10,
             val_check_interval=100,
             limit_val_batches=8,
@@ -74,7 +72,9 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
         optim=run.Config(
             MegatronOptimizer,
             config=run.Config(OptimizerConfig, lr=2e-3 if tiny else 1e-6, weight_decay=0.0, clip_grad=1.0),
-            lr_scheduler=run.Config(LRScheduler, policy="cosine" if tiny else "constant", warmup_steps=10 if tiny else 0),
+            lr_scheduler=run.Config(
+                LRScheduler, policy="cosine" if tiny else "constant", warmup_steps=10 if tiny else 0
+            ),
             ema_widths=[0.1] if tiny else [],
         ),
         log=run.Config(Logger, ckpt=run.Config(Checkpointing, every_n_train_steps=100 if tiny else 200)),

@@ -22,7 +22,12 @@ from cosmos1.errors import ConfigError
 CP_MODES = ("ulysses", "allgather", "ring")
 
 # cuDNN first: at 56,320 tokens it is 1.7 times faster than torch's flash kernels on an H200.
-_GPU_BACKENDS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_GPU_BACKENDS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def choose_cp_mode(requested: str, heads_per_rank: int, cp_size: int) -> str:

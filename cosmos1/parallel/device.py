@@ -8,7 +8,15 @@ from functools import lru_cache
 import torch
 
 # Dense bf16 peak of one device in TFLOP/s, from the vendors' data sheets (SXM parts). MFU is stated against these.
-PEAK_BF16_TFLOPS = {"H200": 989.0, "H100": 989.0, "H20": 148.0, "B200": 2250.0, "GB200": 2500.0, "A100": 312.0, "L40S": 362.0}
+PEAK_BF16_TFLOPS = {
+    "H200": 989.0,
+    "H100": 989.0,
+    "H20": 148.0,
+    "B200": 2250.0,
+    "GB200": 2500.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+}
 
 
 @lru_cache(maxsize=1)

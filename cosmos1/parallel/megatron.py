@@ -42,7 +42,19 @@ _LATE_MODULES = (
     "transformer.attention",
     "timers",
 )
-_FACTORIES = ("tensor", "zeros", "ones", "empty", "full", "arange", "rand", "randn", "empty_like", "zeros_like", "ones_like")
+_FACTORIES = (
+    "tensor",
+    "zeros",
+    "ones",
+    "empty",
+    "full",
+    "arange",
+    "rand",
+    "randn",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+)
 
 
 class _TorchView(types.ModuleType):

@@ -81,7 +81,12 @@ class Trainer:
     seed: int = 1234
 
     def validate(self) -> None:
-        for name, least in (("max_steps", 1), ("log_every_n_steps", 1), ("val_check_interval", 0), ("max_bad_steps", 1)):
+        for name, least in (
+            ("max_steps", 1),
+            ("log_every_n_steps", 1),
+            ("val_check_interval", 0),
+            ("max_bad_steps", 1),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)}; it must be {least} or more")
 

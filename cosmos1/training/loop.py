@@ -38,7 +38,9 @@ class TrainingRun:
         self.dp_size = parallel_state.get_data_parallel_world_size()
         self.num_micro_batches = self._count_micro_batches()
         self.folder = choose_run_folder(log, resume.resume_if_exists)
-        recipe = to_plain({"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume})
+        recipe = to_plain(
+            {"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume}
+        )
         self.recipe_text = yaml.safe_dump(recipe, sort_keys=False)
         self.metrics = MetricsLogger(self.folder, trainer.max_steps, dist.get_rank() == 0, recipe)
         self.writer = CheckpointWriter(self.folder / "checkpoints", log.ckpt.keep_last_k, log.ckpt.keep_every_n_steps)
@@ -177,7 +179,12 @@ class TrainingRun:
         if self.progress.step % self.trainer.log_every_n_steps and self.progress.step != self.trainer.max_steps:
             return {}
         sums = summed_metrics(self.model, results)
-        return {**self.task.summarize(sums), "lr": lr, "grad_norm": grad_norm, "skipped_steps": self.progress.skipped_steps}
+        return {
+            **self.task.summarize(sums),
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "skipped_steps": self.progress.skipped_steps,
+        }
 
     def _apply_gradients(self, optimizer) -> float:
         """Clip and update; returns the global gradient norm before clipping."""

@@ -1,38 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizer, and a view of its fp32 master weights that is the same for DDP and FSDP."""
 
-from dataclasses import dataclass
-
 import torch
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
-from torch.distributed.tensor import DTensor
 
 from cosmos1.parallel.device import is_cuda
+from cosmos1.parallel.master_weight import MasterWeight
 from cosmos1.parallel.megatron import optimizer_construction
 from cosmos1.training.config import OptimizerConfig
-
-
-@dataclass
-class MasterWeight:
-    """The part of one parameter that this rank's optimizer updates."""
-
-    parameter: torch.nn.Parameter
-    """The model's parameter (whole on this tensor-parallel rank, or an FSDP DTensor)."""
-    weight: torch.Tensor
-    """What the torch optimizer holds: fp32, flat under the distributed optimizer, a DTensor under FSDP."""
-    start: int | None
-    """First element of ``weight`` within the flattened parameter; None under FSDP."""
-
-    @property
-    def local(self) -> torch.Tensor:
-        """The fp32 values on this rank, as a plain tensor that shares their memory."""
-        return local_tensor(self.weight)
-
-
-def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def build_optimizer(config: OptimizerConfig, chunks: list[torch.nn.Module], bf16: bool, fsdp: bool):

@@ -31,7 +31,9 @@ class ParallelModel:
         params_dtype = torch.float32 if strategy.fsdp else compute_dtype
         self.config = task.megatron_config(strategy, params_dtype, device())
         self.config.pipeline_dtype = compute_dtype
-        self.networks = [self._build(stage, seed) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)]
+        self.networks = [
+            self._build(stage, seed) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)
+        ]
         self.placements = placements(self.networks, task.global_name)
         self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype) if trainable else self.networks
         # FSDP swaps the gathered parameters in and out of the modules; these are the ones that last.
@@ -122,5 +124,3 @@ class ParallelModel:
 def unwrap(chunk: torch.nn.Module) -> torch.nn.Module:
     """The network inside its data-parallel wrapper."""
     return chunk.module if hasattr(chunk, "ddp_config") else chunk
-
-

@@ -32,7 +32,10 @@ def choose_run_folder(log: Logger, resume_if_exists: bool) -> Path:
             (parent / version / ".writable").unlink()
             chosen = [str(parent / version), None]
         except OSError as error:
-            chosen = [None, f"log.log_dir={log.log_dir}: {error.strerror}: {error.filename}; give a folder you can write to"]
+            chosen = [
+                None,
+                f"log.log_dir={log.log_dir}: {error.strerror}: {error.filename}; give a folder you can write to",
+            ]
     dist.broadcast_object_list(chosen, src=0)
     if chosen[1]:
         raise ConfigError(chosen[1])

@@ -97,10 +97,12 @@ def tried(latents, log_dir, source):
     leftover.mkdir(parents=True)
     (leftover / "__0_0.distcp").write_bytes(b"half")
     (log_dir / "a_file").write_text("")
+    full = {"trainer.max_steps": 8, SAVE: 2}
     jobs += [
         job("interrupted", latents, log_dir, {"trainer.max_steps": 1}),
         job("below_a_file", latents, log_dir / "a_file", {"trainer.max_steps": 1}, may_fail=True),
-        job("disk_full", latents, log_dir, {"trainer.max_steps": 8, SAVE: 2}, may_fail=True, disk_full_at=3),
+        job("disk_full", latents, log_dir, full | {"log.ckpt.async_save": False}, may_fail=True, disk_full_at=3),
+        job("disk_full_later", latents, log_dir, full, may_fail=True, disk_full_at=3),
         job("nan_once", latents, log_dir, {"trainer.max_steps": 4, "model.nan_steps": [1]}),
         job(
             "nan_often",
@@ -152,6 +154,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tried, log_dir):
         assert "step=4" in result["message"] and "File too large" in result["message"]
     assert [path.name for path in (log_dir / "disk_full/run/checkpoints").iterdir()] == ["epoch=0-step=2"]
     assert stored(checkpoint_folder(log_dir, "disk_full", 2))["x_embedder.weight"].isfinite().all()
+
+
+def test_a_disk_that_is_full_when_the_background_save_ends(tried, log_dir):
+    """The weights of step 2 are on disk already, the list of contents does not fit any more."""
+    for result in tried["disk_full_later"]:
+        assert result.get("error") == "CheckpointError", result
+        assert "step=2 was not saved" in result["message"] and "File too large" in result["message"]
+    assert not list((log_dir / "disk_full_later/run/checkpoints").iterdir())
 
 
 def test_a_step_with_nan_is_skipped_and_counted(tried, log_dir):

@@ -3,9 +3,9 @@
 
     RANK=0 WORLD_SIZE=2 python -m tests.distributed.worker jobs.json
 
-The file holds ``{"store": path, "results": folder, "jobs": [job, ...]}``; a job is ``{"name", "set", ...}`` where ``set``
-maps dotted settings, as on the command line, to values. The ranks meet through a file, so no port is needed. A user
-error ends the job and is recorded where the job has ``may_fail``; everything else ends the process.
+The file holds ``{"store": path, "results": folder, "jobs": [job, ...]}``; a job is ``{"name", "set", ...}`` where
+``set`` maps dotted settings, as on the command line, to values. The ranks meet through a file, so no port is needed.
+A user error ends the job and is recorded where the job has ``may_fail``; everything else ends the process.
 """
 
 import json

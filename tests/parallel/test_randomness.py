@@ -44,7 +44,7 @@ def test_distributions():
     normal, uniform, integers = random.normal("n"), random.uniform("u"), random.integers("i", 1, 3)
     assert normal.mean().item() == pytest.approx(0, abs=0.06)
     assert normal.std().item() == pytest.approx(1, abs=0.05)
-    assert 0 <= uniform.min() and uniform.max() < 1
+    assert uniform.min() >= 0 and uniform.max() < 1
     assert uniform.mean().item() == pytest.approx(0.5, abs=0.02)
     assert integers.unique().tolist() == [1, 2, 3]
     assert (integers == 1).float().mean().item() == pytest.approx(1 / 3, abs=0.03)

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from cosmos1.models.diffusion.elementwise import fused, gated_residual, modulated_layer_norm, rms_norm, rms_norm_rotate
+from cosmos1.models.diffusion.megatron_config import is_row_parallel
 from cosmos1.parallel.attention import CoreAttention
 
 
@@ -124,9 +125,8 @@ class DiTCrossAttention(MegatronModule):
 
 def _parallel_linear(spec, input_size: int, output_size: int, *, config, tp_group):
     """A tensor-parallel linear layer without bias; its weights are set by ``initialization.py``."""
-    from cosmos1.models.diffusion.megatron_config import is_row_parallel
-
-    layout = {"input_is_parallel": True} if is_row_parallel(spec) else {"gather_output": False}
+    row_parallel = is_row_parallel(spec)
+    layout = {"input_is_parallel": True} if row_parallel else {"gather_output": False}
     return build_module(
         spec,
         input_size,
@@ -134,7 +134,7 @@ def _parallel_linear(spec, input_size: int, output_size: int, *, config, tp_grou
         config=config,
         init_method=config.init_method,
         bias=False,
-        skip_bias_add=True if is_row_parallel(spec) else False,
+        skip_bias_add=row_parallel,
         is_expert=False,
         tp_group=tp_group,
         **layout,

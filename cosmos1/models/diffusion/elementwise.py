@@ -4,7 +4,7 @@
 Tensors: ``s`` tokens, ``b`` batch, ``D`` model width, ``h`` heads, ``d`` head width.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from cosmos1.parallel.device import is_cuda
 EPSILON = 1e-6
 
 
-@lru_cache(maxsize=None)
+@cache
 def fused(function, compile_on_gpu: bool):
     """``function``, compiled into fused kernels when asked for and when there is a GPU."""
     return torch.compile(function, dynamic=False) if compile_on_gpu and is_cuda() else function

@@ -16,7 +16,14 @@ from cosmos1.models.diffusion.network import DiT
 from cosmos1.parallel.randomness import named_generator
 
 # Which axis of a weight tensor parallelism splits.
-_TENSOR_PARALLEL_AXIS = {"linear_qkv": 0, "linear_q": 0, "linear_kv": 0, "linear_fc1": 0, "linear_proj": 1, "linear_fc2": 1}
+_TENSOR_PARALLEL_AXIS = {
+    "linear_qkv": 0,
+    "linear_q": 0,
+    "linear_kv": 0,
+    "linear_fc1": 0,
+    "linear_proj": 1,
+    "linear_fc2": 1,
+}
 # Weights that hold several matrices one above the other: Xavier's fan-out is that of one of them.
 _STACKED = {"linear_qkv": 3, "linear_kv": 2}
 

@@ -32,7 +32,9 @@ class TimestepEmbedding(nn.Module):
         self.linear_1 = nn.Linear(config.hidden_size, config.hidden_size, **options)
         self.linear_2 = nn.Linear(config.hidden_size, 3 * config.hidden_size, **options)
         # The official key name has this spelling.
-        self.affline_norm = nn.Parameter(torch.empty(config.hidden_size, dtype=config.params_dtype, device=config.device))
+        self.affline_norm = nn.Parameter(
+            torch.empty(config.hidden_size, dtype=config.params_dtype, device=config.device)
+        )
 
     def forward(self, timesteps_b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``(embedding [b, D], shared_modulation [b, 3 D])``; the embedding is the normalised sinusoid itself."""

@@ -65,22 +65,3 @@ def unknown_name_message(kind: str, name: str, valid_names: tuple[str, ...]) -> 
     closest = difflib.get_close_matches(name, valid_names, n=1, cutoff=0.3)
     hint = f'; did you mean "{closest[0]}"?' if closest else "."
     return f'there is no {kind} "{name}"{hint} Valid names: {", ".join(valid_names)}.'
-
-
-def check_video_shape(tokenizer: VideoTokenizer, video_BCTHW: torch.Tensor) -> None:
-    """Raise ConfigError unless the video is (B, 3, 1 + n * temporal_factor, multiples of spatial_factor)."""
-    shape = tuple(video_BCTHW.shape)
-    if len(shape) != 5 or shape[1] != 3:
-        raise ConfigError(f"tokenizer {tokenizer.name}: video has shape {shape}, (batch, 3, T, H, W) is needed.")
-    num_frames, height, width = shape[2:]
-    if (num_frames - 1) % tokenizer.temporal_factor:
-        lower = (num_frames - 1) // tokenizer.temporal_factor * tokenizer.temporal_factor + 1
-        raise ConfigError(
-            f"tokenizer {tokenizer.name}: {num_frames} frames, but 1 + a multiple of {tokenizer.temporal_factor} is "
-            f"needed. Use {lower} or {lower + tokenizer.temporal_factor}."
-        )
-    if height % tokenizer.spatial_factor or width % tokenizer.spatial_factor:
-        raise ConfigError(
-            f"tokenizer {tokenizer.name}: pictures of {height} x {width}, but height and width must be multiples of "
-            f"{tokenizer.spatial_factor}."
-        )
