@@ -91,11 +91,6 @@ class LatentFolderDataModule:
     def num_train_samples(self) -> int:
         return len(self._train)
 
-    @property
-    def facts(self) -> Dict[str, Any]:
-        """The dataset.json beside the samples, empty where there is none."""
-        return self._facts
-
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         held_out = self.validation_path or f"of {self._num_validation_videos} videos held out"

@@ -5,6 +5,7 @@ from typing import Literal
 
 import nemo_run as run
 
+from cosmos1.data.energon import EnergonDataModule
 from cosmos1.data.latent_folder import LatentFolderDataModule
 from cosmos1.models.diffusion.config import SIZES, DiTConfig
 from cosmos1.models.diffusion.model import DiffusionModel
@@ -80,3 +81,8 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
         log=run.Config(Logger, ckpt=run.Config(Checkpointing, every_n_train_steps=100 if tiny else 200)),
         resume=run.Config(AutoResume, restore_config=run.Config(RestoreConfig)),
     )
+
+
+def energon_shards() -> run.Config[EnergonDataModule]:
+    """Data from shards (``data_prep/shard.py``) instead of a latent folder: ``data=energon_shards data.path=SHARDS``."""
+    return run.Config(EnergonDataModule, path="shards", micro_batch_size=1, global_batch_size=8, num_workers=4)

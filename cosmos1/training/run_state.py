@@ -13,7 +13,7 @@ from megatron.core.tensor_parallel import get_cuda_rng_tracker
 
 from cosmos1.checkpoint import store
 from cosmos1.checkpoint.folders import Checkpoint
-from cosmos1.errors import CheckpointError
+from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.parallel.device import is_cuda
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import RestoreConfig
@@ -42,6 +42,7 @@ def sharded_state(model: ParallelModel, progress: Progress, data) -> dict:
         "layout": _layout(model),
         "data": data.state_dict(progress.consumed_samples),
         "has_data_rank_state": data.rank_state_dict() is not None,
+        "data_parallel_size": parallel_state.get_data_parallel_world_size(),
         **_rank_objects(model, data.rank_state_dict()),
         **_flat(model.weights_state()),
         **_flat(model.optimizer_state()),
@@ -62,6 +63,12 @@ def resume(model: ParallelModel, checkpoint: Checkpoint, data) -> Progress:
             f"{len(model.ema.copies)}; set the same widths, or start from its weights with resume.restore_config.path"
         )
     data.load_state_dict(common["data"])
+    dp_size = parallel_state.get_data_parallel_world_size()
+    if common["has_data_rank_state"] and common["data_parallel_size"] != dp_size:
+        raise ConfigError(
+            f"resuming {checkpoint.path}: its data loaders belong to {common['data_parallel_size']} data-parallel ranks, "
+            f"this run has {dp_size}; start as many, or begin a new run from its weights (resume.restore_config.path)"
+        )
     same_layout = common["layout"] == _layout(model)
     objects = _rank_objects(model, {} if common["has_data_rank_state"] else None)
     if not same_layout:

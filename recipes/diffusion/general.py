@@ -11,7 +11,7 @@
 import nemo_run as run
 
 from cosmos1.launch.cli import main
-from cosmos1.launch.recipes import diffusion_recipe
+from cosmos1.launch.recipes import diffusion_recipe, energon_shards  # noqa: F401  (data=energon_shards)
 from cosmos1.training.train import train
 
 

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of the README and of docs/general.md, as a user types them."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fiddle as fdl
+import pytest
+
+from cosmos1.data.video import read_video
+
+ROOT = Path(__file__).parents[2]
+RECIPES = {
+    f"cosmos_diffusion_{size}_{task}_finetune": ROOT / "recipes" / "diffusion" / f"{file}.py"
+    for size in ("7b", "14b", "tiny")
+    for task, file in (("text2world", "general"), ("video2world", "video2world"))
+}
+TINY = "cosmos_diffusion_tiny_text2world_finetune"
+
+
+def run(*command, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "INCLUDE_WORKSPACE_FILE": "false"}
+    arguments = [sys.executable, *map(str, command)]
+    result = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    if check:
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result
+
+
+def load_recipe(name: str):
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", RECIPES[name])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_fits_its_layout(name):
+    arguments = fdl.build(load_recipe(name)).keywords
+    model, trainer = arguments["model"], arguments["trainer"]
+    model.validate(trainer.strategy, trainer.devices * trainer.num_nodes)
+    trainer.validate()
+    arguments["optim"].validate()
+    arguments["log"].ckpt.validate()
+    size = name.split("_")[2]
+    assert model.config.num_layers == {"7b": 28, "14b": 36, "tiny": 4}[size]
+    assert model.config.condition_mask == ("video2world" in name)
+    if size != "tiny":
+        model.validate_sample(trainer.strategy, [16, 16, 88, 160])
+        assert trainer.precision == "bf16" and model.tokenizer == "cosmos_cv8x8x8"
+
+
+OVERRIDES = {
+    "data.path": "/somewhere/cached",
+    "data.global_batch_size": "16",
+    "trainer.max_steps": "7",
+    "trainer.val_check_interval": "50",
+    "trainer.strategy.tensor_model_parallel_size": "8",
+    "trainer.strategy.sequence_parallel": "True",
+    "trainer.strategy.ddp.overlap_grad_reduce": "False",
+    "model.config.recompute_granularity": "full",
+    "optim.config.lr": "1e-05",
+    "optim.lr_scheduler.policy": "cosine",
+    "optim.ema_widths": "[0.1]",
+    "resume.restore_config.path": "/somewhere/checkpoint",
+    "resume.resume_if_exists": "False",
+    "log.log_dir": "/somewhere/runs",
+    "log.ckpt.every_n_train_steps": "20",
+}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", [name for name in RECIPES if "14b" in name])
+def test_dryrun_shows_every_override_of_the_guide(name):
+    started = time.monotonic()
+    result = run(RECIPES[name], "--dryrun", "--factory", name, *(f"{k}={v}" for k, v in OVERRIDES.items()))
+    assert time.monotonic() - started < 15  # 3 s alone; the machine may be busy
+    for key, value in OVERRIDES.items():
+        assert f"  {key} = {value}\n" in result.stdout, key
+
+
+@pytest.mark.e2e
+def test_restore_config_can_be_switched_off():
+    result = run(RECIPES[TINY], "--dryrun", "--factory", TINY, "resume.restore_config=None")
+    assert "  resume.restore_config = None\n" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    size = ("--num_frames", 17, "--height", 32, "--width", 48)
+    run("data_prep/demo_world.py", "--output_path", folder / "videos", "--num_videos", 12, *size)
+    paths = ("--dataset_path", folder / "videos", "--output_path", folder / "latents")
+    run("data_prep/prepare_dataset.py", *paths, "--num_chunks", 1, *size)
+    return folder / "latents"
+
+
+@pytest.mark.e2e
+def test_train_from_energon_shards_and_resume(latents, tmp_path):
+    shards, runs = tmp_path / "shards", tmp_path / "runs"
+    run("data_prep/shard.py", "--input_path", latents, "--output_path", shards, "--shard_megabytes", "0.2")
+    settings = ["data=energon_shards", f"data.path={shards}", "data.global_batch_size=2", "data.num_workers=1"]
+    settings += [f"log.log_dir={runs}", "log.version=v", "trainer.log_every_n_steps=1", "trainer.callbacks=[]"]
+    settings += ["model.config.num_layers=1", "model.config.hidden_size=64", "optim.lr_scheduler.policy=constant"]
+    losses = []
+    for folder, stops in (("unbroken", [4]), ("resumed", [2, 4])):
+        for max_steps in stops:
+            command = (RECIPES[TINY], "--yes", "--factory", TINY, *settings, f"log.name={folder}")
+            run(*command, f"trainer.max_steps={max_steps}")
+        rows = map(json.loads, (runs / folder / "v" / "metrics.jsonl").read_text().splitlines())
+        losses.append({row["step"]: row["loss"] for row in rows if "loss" in row})
+    assert losses[0] == losses[1] and sorted(losses[0]) == [1, 2, 3, 4]
+
+
+@pytest.mark.e2e
+def test_video2world_trains_and_continues_a_video(latents, tmp_path):
+    name = "cosmos_diffusion_tiny_video2world_finetune"
+    settings = [f"data.path={latents}", f"log.log_dir={tmp_path}", "log.version=v", "trainer.max_steps=2"]
+    settings += ["model.config.num_layers=1", "data.micro_batch_size=2", "data.global_batch_size=2"]
+    result = run(RECIPES[name], "--yes", "--factory", name, *settings)
+    assert "given latent frames: 0 to 2 per sample" in result.stdout
+    video = latents.parent / "videos" / "000.mp4"
+    options = ["--prompt", "A red ball.", "--num_video_frames", 17, "--height", 32, "--width", 48, "--num_steps", 4]
+    options += ["--conditioned_image_or_video_path", video, "--num_input_frames", 9, "--fps", 12]
+    run("recipes/generate/video2world.py", "--checkpoint", tmp_path / "default" / "v", *options,
+        "--video_save_path", tmp_path / "out.mp4")  # fmt: skip
+    assert read_video(tmp_path / "out.mp4").shape == (17, 32, 48, 3)
+    assert json.loads((tmp_path / "out.json").read_text())["num_input_frames"] == 9
+    refused = run("recipes/generate/text2world.py", "--checkpoint", tmp_path / "default" / "v", "--prompt", "x", check=False)
+    assert refused.returncode == 2 and "video2world.py" in refused.stderr
+
+
+@pytest.mark.e2e
+def test_demo_leaves_everything_it_names(tmp_path):
+    result = run("recipes/demo.py", "--output_path", tmp_path / "demo", "--max_steps", 4)
+    named = dict(line.rsplit(None, 1) for line in result.stdout.split("Done.\n")[1].splitlines())
+    assert set(named) == {"loss plot", "video before", "video after", "contact sheet", "checkpoint"}
+    for path in named.values():
+        assert Path(path).exists()
+    assert named["checkpoint"].endswith("step=4") and "resumed" in result.stdout
