@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument(
         "--raw_data", help="folder of mp4s (with captions NAME.txt beside them) instead of the demo world"
     )
-    parser.add_argument("--max_steps", type=int, default=400)
+    parser.add_argument("--max_steps", type=int, default=440)
     options = parser.parse_args()
     if options.output_path.exists() and any(options.output_path.iterdir()):
         print(f"error: {options.output_path} is not empty; delete it or give another --output_path", file=sys.stderr)

@@ -70,3 +70,9 @@ def peak_tflops() -> float | None:
     """Dense bf16 peak of this device in TFLOP/s, or None where no figure is known (CPU: MFU is not reported)."""
     words = device_name().replace("-", " ").split()
     return next((PEAK_BF16_TFLOPS[word] for word in words if word in PEAK_BF16_TFLOPS), None)
+
+
+def release_memory() -> None:
+    """Give freed GPU memory back, before something else large is loaded."""
+    if is_cuda():
+        torch.cuda.empty_cache()

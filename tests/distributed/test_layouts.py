@@ -130,7 +130,7 @@ def assert_same_tensors(log_dir, name: str, reference: str) -> None:
     assert sum(key.startswith("ema.1.") for key in expected) > 50
     for key, tensor in expected.items():
         error = (found[key] - tensor).norm() / tensor.norm().clamp(min=1e-6)
-        assert error < 1e-3, f"{name}: {key} differs by {error:.1e}"
+        assert error < 1e-4, f"{name}: {key} differs by {error:.1e}"
 
 
 def test_the_reference_run_is_not_trivial(ran, log_dir):
@@ -168,9 +168,9 @@ def test_four_processes(name, on_four, log_dir):
 
 @pytest.mark.parametrize("name", HALF_PRECISION)
 def test_bf16_within_its_rounding(name, on_two, log_dir):
-    """bf16 keeps 8 bits: one rounding is 4e-3, and five steps of sums in another order stay within a few of them."""
-    assert_close(series(log_dir, name, "loss"), series(log_dir, "one_bf16", "loss"), 2e-2, name)
-    assert_close(series(log_dir, "one_bf16", "loss"), series(log_dir, "one", "loss"), 5e-2, "bf16 against fp32")
+    """One bf16 rounding is 2^-8; the order of sums changes losses by less, bf16 itself by a few of them."""
+    assert_close(series(log_dir, name, "loss"), series(log_dir, "one_bf16", "loss"), 2**-8, name)
+    assert_close(series(log_dir, "one_bf16", "loss"), series(log_dir, "one", "loss"), 1e-2, "bf16 against fp32")
 
 
 def test_a_missing_gradient_reduction_is_seen(on_two, log_dir):

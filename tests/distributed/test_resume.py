@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.distributed.launching import assert_close, checkpoint_folder, job, launch, series, stored
-from tests.distributed.test_layouts import CP, FSDP, PP, SP, TP, V2W
+from tests.distributed.test_layouts import BF16, CP, FSDP, PP, SP, TP, V2W
 
 pytestmark = pytest.mark.distributed
 
@@ -20,12 +20,10 @@ COMMON = {
 }
 TWO_PROCESSES = {
     "dp2": {},
-    "tp2_sp": {TP: 2, SP: True},
     "pp2": {PP: 2},
-    "cp2": {CP: 2},
     "fsdp2": {FSDP: True},
-    "bf16": {"trainer.precision": "bf16"},
-    "v2w": {TP: 2, **V2W},
+    "tp2_sp_bf16": {TP: 2, SP: True, **BF16},
+    "cp2_v2w": {CP: 2, **V2W},
 }
 # Saved under one layout and continued under another: (saved on, settings, continued on, settings).
 MOVES = {

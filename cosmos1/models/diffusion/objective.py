@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cosmos1.errors import DataError
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
 from cosmos1.parallel.randomness import SampleRandomness
 
@@ -76,6 +77,7 @@ def make_noisy_sample(
 
     Held-out batches (``training=False``) get evenly spread noise levels and no dropout, the same in every validation.
     """
+    _check_equal_fps(batch)
     random = SampleRandomness(seed, batch["sample_position"])
     clean = batch["video"].to(device, torch.float32) * objective.sigma_data
     shape = clean.shape[1:]
@@ -106,6 +108,15 @@ def make_noisy_sample(
     if conditioned:
         _give_first_frames(sample, objective.conditioning, random, device, training)
     return sample
+
+
+def _check_equal_fps(batch: dict) -> None:
+    """The rotary positions of a micro batch take one frame rate; single frames have no use for it."""
+    if batch["video"].shape[2] > 1 and len(set(batch["fps"].tolist())) > 1:
+        raise DataError(
+            f"a micro batch holds videos of different frame rates ({sorted(set(batch['fps'].tolist()))} fps); use "
+            "data.micro_batch_size=1, or prepare all videos with the same rate"
+        )
 
 
 def _give_first_frames(

@@ -43,6 +43,16 @@ def euler_sigmas(
     return [*_power_ramp(num_steps, sigma_max, sigma_min, rho), 0.0]
 
 
+def diffusers_sigmas(
+    num_steps: int = 36, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0
+) -> List[float]:
+    """The num_steps noise levels of diffusers' Cosmos pipelines, which stop at sigma_min instead of 0.
+
+    Their last step goes from sigma_min to sigma_min and changes nothing, so it is left out here.
+    """
+    return _power_ramp(num_steps, sigma_max, sigma_min, rho)
+
+
 def sample_res(
     denoise: "Denoiser", start: "Tensor", sigmas: Sequence[float], progress: Optional["Progress"] = None
 ) -> "Tensor":
@@ -84,8 +94,8 @@ def sample_euler(
 ) -> "Tensor":
     """First-order solver (EDM-Euler): x <- x + (x - D(x, s))/s * (t - s), for each step from s to t.
 
-    Arguments as `sample_res`, with sigmas from `euler_sigmas`; the last noise level is 0, where x is the prediction
-    itself, so len(sigmas) - 1 denoiser calls are made. Combining guidance in the predictions, as here, equals combining
+    Arguments as `sample_res`, with sigmas from `euler_sigmas`; at a last noise level of 0, x is the prediction
+    itself; len(sigmas) - 1 denoiser calls are made. Combining guidance in the predictions, as here, equals combining
     it in the network outputs: D is affine in the output, with the same input term in both branches.
 
     Returns: the clean latent, fp32, shape of `start`.
@@ -97,7 +107,11 @@ def sample_euler(
     return state.float()
 
 
-SAMPLERS: Dict[str, tuple] = {"res": (sample_res, res_sigmas), "euler": (sample_euler, euler_sigmas)}
+SAMPLERS: Dict[str, tuple] = {
+    "res": (sample_res, res_sigmas),
+    "euler": (sample_euler, euler_sigmas),
+    "euler_diffusers": (sample_euler, diffusers_sigmas),
+}
 
 
 def sample(
@@ -112,7 +126,7 @@ def sample(
 
     Args:
         noise: unit normal noise, e.g. from `initial_noise`; any shape.
-        sampler: "res" (35 steps are 36 denoiser calls) or "euler" (35 calls).
+        sampler: "res" (35 steps are 36 denoiser calls), "euler" (35 calls), or "euler_diffusers" (34 calls).
 
     Raises ConfigError for an unknown sampler or too few or too many steps.
     """
