@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing import ShardedTensor
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 
@@ -33,6 +36,25 @@ class _PendingSave:
     thread: threading.Thread
     failures: list[BaseException]
     checksums: dict[str, int]
+
+
+class _SaveStrategy(TorchDistSaveShardedStrategy):
+    """Megatron-core's own, but a list of contents (``.metadata``) that cannot be written is an error on every rank."""
+
+    def _get_save_and_finalize_callbacks(self, writer, save_state_dict_ret):
+        request = super()._get_save_and_finalize_callbacks(writer, save_state_dict_ret)
+
+        def write_metadata():
+            _, metadata, gatherer = save_state_dict_ret
+            results = gatherer.gather_object(writer.retrieve_write_results())
+            folder = Path(writer.path).parent
+            _on_main_rank(
+                lambda: writer.finish(metadata, results),
+                f"checkpoint {folder.with_name(folder.name.removesuffix(UNFINISHED))} was not saved",
+                on_failure=lambda: _remove(folder),
+            )
+
+        return request._replace(finalize_fns=[write_metadata])
 
 
 class CheckpointWriter:
@@ -64,8 +86,15 @@ class CheckpointWriter:
         write_results_in_process()
         unfinished = self.folder / (name + UNFINISHED)
         _on_main_rank(lambda: _make_folders(unfinished, context), f"cannot create checkpoint {unfinished}")
-        strategy = TorchDistSaveShardedStrategy("torch_dist", 1, thread_count=1)
-        request = dist_checkpointing.save(sharded_state, str(unfinished / "weights"), strategy, async_sharded_save=True)
+        strategy = _SaveStrategy("torch_dist", 1, thread_count=1)
+        try:
+            request = dist_checkpointing.save(
+                sharded_state, str(unfinished / "weights"), strategy, async_sharded_save=True
+            )
+        except (OSError, RuntimeError) as error:
+            # Rank 0 alone writes here (common.pt): it leaves with the error, and the launcher ends the ranks that wait.
+            _remove(unfinished)
+            raise CheckpointError(f"checkpoint {unfinished} was not saved: {error}") from error
         buckets = _copy_to_host(request)
         pending = _PendingSave(unfinished, request, None, [], {})
         pending.thread = threading.Thread(target=_write, args=(pending, buckets), name="checkpoint-writer")
@@ -85,14 +114,18 @@ class CheckpointWriter:
         final = pending.unfinished.with_name(pending.unfinished.name.removesuffix(UNFINISHED))
         failure = str(pending.failures[0]) if pending.failures else None
         _agree(failure, f"checkpoint {final} was not saved", on_failure=lambda: _remove(pending.unfinished))
-        for finalize in pending.request.finalize_fns:
-            finalize()
+        pending.request.finalize_fns[0]()
         checksums = [None] * dist.get_world_size()
         dist.all_gather_object(checksums, pending.checksums)
-        _on_main_rank(lambda: self._publish(pending.unfinished, final, checksums), f"cannot finish checkpoint {final}")
+        _on_main_rank(
+            lambda: self._publish(pending.unfinished, final, checksums),
+            f"checkpoint {final} was not saved",
+            on_failure=lambda: _remove(pending.unfinished),
+        )
         return final
 
     def _publish(self, unfinished: Path, final: Path, checksums: list[dict[str, int]]) -> None:
+        save_config(CheckpointingConfig("torch_dist", 1), str(unfinished / "weights"))
         merged = {name: value for part in checksums for name, value in part.items()}
         for name in (".metadata", "common.pt", "metadata.json"):
             merged[name] = folders.crc32(unfinished / "weights" / name)
@@ -104,19 +137,39 @@ class CheckpointWriter:
         folders.prune(self.folder, self.keep_last_k, self.keep_every_n_steps)
 
 
-def read(checkpoint: Checkpoint, sharded_state: dict, verify: bool = True) -> dict:
+def verify(checkpoint: Checkpoint) -> None:
+    """Check every file against its checksum, shared among the ranks. Collective; call it before anything is read.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    problem = folders.verify(checkpoint, dist.get_rank(), dist.get_world_size())
+    _agree(problem, f"checkpoint {checkpoint.path} cannot be used")
+
+
+def read(checkpoint: Checkpoint, sharded_state: dict) -> dict:
     """Fill the tensors of ``sharded_state`` in place; returns the state that is not sharded. Collective.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the checkpoint has not what is asked for.
+        CheckpointError: the checkpoint has not what is asked for, or in another shape.
     """
-    if verify:
-        problem = folders.verify(checkpoint, dist.get_rank(), dist.get_world_size())
-        _agree(problem, f"checkpoint {checkpoint.path} cannot be used")
+    _agree(_misfit(checkpoint, sharded_state), f"checkpoint {checkpoint.path} does not fit this network")
     try:
         return dist_checkpointing.load(sharded_state, str(checkpoint.weights), validate_access_integrity=False)
     except (KeyError, dist_checkpointing.core.CheckpointingException) as error:
         raise CheckpointError(f"checkpoint {checkpoint.path} does not fit this run: {error}") from error
+
+
+def _misfit(checkpoint: Checkpoint, sharded_state: dict) -> str | None:
+    """The first tensor whose stored shape is not the wanted one, or None."""
+    stored = stored_tensors(checkpoint)
+    for part in sharded_state.values():
+        if not isinstance(part, ShardedTensor) or part.key not in stored:
+            continue
+        there, here = stored[part.key][0], tuple(part.global_shape)
+        if there != here:
+            return f"{part.key} is {there} in the checkpoint and {here} here; use the model.config of that run"
+    return None
 
 
 def stored_tensors(checkpoint: Checkpoint) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
@@ -174,8 +227,6 @@ def _make_folders(unfinished: Path, context: dict[str, str]) -> None:
 
 
 def _remove(path: Path) -> None:
-    import shutil
-
     if dist.get_rank() == 0:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -188,7 +239,7 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _on_main_rank(action, failure_text: str) -> None:
+def _on_main_rank(action, failure_text: str, on_failure=None) -> None:
     """Run ``action`` on rank 0; every rank raises if it failed."""
     problem = None
     if dist.get_rank() == 0:
@@ -196,7 +247,7 @@ def _on_main_rank(action, failure_text: str) -> None:
             action()
         except OSError as error:
             problem = str(error)
-    _agree(problem, failure_text)
+    _agree(problem, failure_text, on_failure)
 
 
 def _agree(problem: str | None, text: str, on_failure=None) -> None:

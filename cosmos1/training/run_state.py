@@ -51,6 +51,7 @@ def sharded_state(model: ParallelModel, progress: Progress, data) -> dict:
 
 def resume(model: ParallelModel, checkpoint: Checkpoint, data) -> Progress:
     """Bring model, optimizer, EMA and data to where ``checkpoint`` was written, under any parallel layout."""
+    store.verify(checkpoint)
     common = dist_checkpointing.load_common_state_dict(str(checkpoint.weights))
     if common.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -91,6 +92,7 @@ def load_weights(model: ParallelModel, checkpoint: Checkpoint, restore: RestoreC
         CheckpointError: weights are missing that ``restore.allow_missing`` does not name, or shapes differ.
     """
     prefix = "" if restore.ema is None else f"ema.{restore.ema}."
+    store.verify(checkpoint)
     stored = store.stored_tensors(checkpoint)
     wanted = model.weights_state()
     if restore.ema is not None and not any(name.startswith(prefix) for name in stored):
