@@ -22,6 +22,7 @@ setup(
         "huggingface_hub",
         "transformers",
         "diffusers",
+        "scikit-image",  # SSIM
         "webdataset",
         "megatron-energon==7.4.1",
         "av",
@@ -31,7 +32,7 @@ setup(
         "wandb>=0.26",
     ],
     extras_require={
-        "test": ["pytest", "pytest-timeout", "ruff", "sentencepiece"],
+        "test": ["pytest", "pytest-timeout", "ruff", "sentencepiece", "accelerate"],
         "te": ["transformer-engine[pytorch]"],
         "apex": ["apex"],
     },

@@ -93,14 +93,18 @@ def crc32(path: Path) -> int:
     return value
 
 
-def verify(checkpoint: Checkpoint, rank: int, world_size: int) -> str | None:
-    """Compare this rank's share of the files with their checksums; the first difference, or None."""
+def verify(checkpoint: Checkpoint, rank: int, world_size: int, without_prefix: str | None = None) -> str | None:
+    """Compare this rank's share of the files with their checksums; the first difference, or None.
+
+    Files whose name starts with ``without_prefix`` are left out.
+    """
     listing = checkpoint.context / "checksums.json"
     try:
         expected = json.loads(listing.read_text())
     except (OSError, ValueError) as error:
         return f"{listing}: {error}"
-    for name, checksum in sorted(expected.items())[rank::world_size]:
+    chosen = [item for item in sorted(expected.items()) if not (without_prefix and item[0].startswith(without_prefix))]
+    for name, checksum in chosen[rank::world_size]:
         path = checkpoint.weights / name
         if not path.exists():
             return f"{path} is missing"

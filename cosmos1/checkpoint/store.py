@@ -27,6 +27,9 @@ for _name in ("megatron.core.dist_checkpointing", "torch.distributed.checkpoint"
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
+OPTIMIZER_PREFIX = "optimizer."
+
+
 @dataclass
 class _PendingSave:
     """A save whose files are being written by a thread of every rank."""
@@ -86,7 +89,8 @@ class CheckpointWriter:
         write_results_in_process()
         unfinished = self.folder / (name + UNFINISHED)
         _on_main_rank(lambda: _make_folders(unfinished, context), f"cannot create checkpoint {unfinished}")
-        strategy = _SaveStrategy("torch_dist", 1, thread_count=1)
+        # Moments in files of their own: whoever reads only weights need not read and verify them.
+        strategy = _SaveStrategy("torch_dist", 1, thread_count=2, separation_hint=OPTIMIZER_PREFIX)
         try:
             request = dist_checkpointing.save(
                 sharded_state, str(unfinished / "weights"), strategy, async_sharded_save=True
@@ -130,20 +134,26 @@ class CheckpointWriter:
         for name in (".metadata", "common.pt", "metadata.json"):
             merged[name] = folders.crc32(unfinished / "weights" / name)
         (unfinished / "context" / "checksums.json").write_text(json.dumps(merged, indent=0, sort_keys=True))
+        _sync_files(unfinished)
+        replaced = final.with_name(f"{final.name}-replaced{UNFINISHED}")
         if final.exists():  # the same step was reached again after a resume from an earlier checkpoint
-            _remove(final)
+            os.rename(final, replaced)
         os.rename(unfinished, final)
-        _sync_folder(self.folder)
+        _sync(self.folder)
+        _remove(replaced)
         folders.prune(self.folder, self.keep_last_k, self.keep_every_n_steps)
 
 
-def verify(checkpoint: Checkpoint) -> None:
-    """Check every file against its checksum, shared among the ranks. Collective; call it before anything is read.
+def verify(checkpoint: Checkpoint, weights_only: bool = False) -> None:
+    """Check the files against their checksums, shared among the ranks. Collective; call it before anything is read.
+
+    ``weights_only`` leaves out the files of the optimizer.
 
     Raises:
         CheckpointError: a file is missing or damaged.
     """
-    problem = folders.verify(checkpoint, dist.get_rank(), dist.get_world_size())
+    without = OPTIMIZER_PREFIX if weights_only else None
+    problem = folders.verify(checkpoint, dist.get_rank(), dist.get_world_size(), without)
     _agree(problem, f"checkpoint {checkpoint.path} cannot be used")
 
 
@@ -231,7 +241,19 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _sync_folder(path: Path) -> None:
+def _sync_files(checkpoint: Path) -> None:
+    """Everything small to disk, folders included; the writers have synced the tensor files."""
+    for path in (
+        *checkpoint.glob("weights/*.json"),
+        *checkpoint.glob("weights/.metadata"),
+        *checkpoint.glob("weights/*.pt"),
+    ):
+        _sync(path)
+    for path in (*checkpoint.glob("context/*"), checkpoint / "weights", checkpoint / "context", checkpoint):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

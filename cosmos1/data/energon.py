@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 from cosmos1.data.latent_sample import stack_samples
-from cosmos1.data.loader import load_batches
+from cosmos1.data.loader import load_batches, termination_blocked
 from cosmos1.data.sampler import check_batch_sizes, held_out_positions, micro_batch_positions
 from cosmos1.errors import CheckpointError, ConfigError, DataError
 
@@ -80,6 +80,11 @@ class EnergonDataModule:
     def num_train_samples(self) -> int:
         return self._num_train
 
+    @property
+    def tokenizer(self) -> Optional[str]:
+        """None: shards do not record the tokenizer."""
+        return None
+
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         held_out = f"in {len(self._validation_shards)} held-out shards" if self._held_out else "(no part val)"
@@ -112,7 +117,9 @@ class EnergonDataModule:
         positions = micro_batch_positions(
             consumed_samples, self.micro_batch_size, self.global_batch_size, dp_rank, dp_size
         )
-        return self._micro_batches(iter(self._loader), positions)
+        with termination_blocked():
+            samples = iter(self._loader)
+        return self._micro_batches(samples, positions)
 
     def validation_batches(
         self, dp_rank: int, dp_size: int, num_batches: Optional[int] = None

@@ -61,6 +61,7 @@ class LatentFolderDataModule:
 
     def setup(self) -> None:
         """Find the samples and split them. Raises DataError or ConfigError; reads no tensor but the first latent."""
+        self._batches = None
         self._folder = Path(self.path)
         names, self._num_unfinished = _scan(self._folder, self.require_conditioning_latent)
         self._shape = _first_shape(self._folder, names[0], self.latent_shape)
@@ -90,6 +91,16 @@ class LatentFolderDataModule:
     @property
     def num_train_samples(self) -> int:
         return len(self._train)
+
+    @property
+    def tokenizer(self) -> Optional[str]:
+        """Name of the video tokenizer that made the latents, None where dataset.json does not say."""
+        return self._facts.get("tokenizer")
+
+    def close(self) -> None:
+        """Stop the workers of `train_batches`."""
+        if self._batches is not None:
+            self._batches.close()
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
@@ -126,7 +137,9 @@ class LatentFolderDataModule:
         positions = micro_batch_positions(
             consumed_samples, self.micro_batch_size, self.global_batch_size, dp_rank, dp_size
         )
-        return self._checked(load_batches(positions, self._load_training, self.num_workers, self.prefetch_factor))
+        loaded = load_batches(positions, self._load_training, self.num_workers, self.prefetch_factor)
+        self._batches = loaded
+        return self._checked(loaded)
 
     def validation_batches(
         self, dp_rank: int, dp_size: int, num_batches: Optional[int] = None

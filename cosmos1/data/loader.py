@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading batches in background processes, in a fixed order, with user errors that arrive as they were raised."""
 
+import contextlib
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -45,7 +47,28 @@ def load_batches(
         # Without its own generator the loader would draw from the global one and change the run's random numbers.
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    with termination_blocked():
+        batches = iter(loader)
+    try:
+        for batch in batches:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        # Workers do not hear SIGTERM, so they are told to end instead of being killed at the end of the process.
+        if num_workers:
+            batches._shutdown_workers()
+
+
+@contextlib.contextmanager
+def termination_blocked() -> Iterator[None]:
+    """Processes started inside never receive SIGTERM.
+
+    Slurm and torchrun send it to every process of a job. The trainer answers it with a checkpoint and still needs its
+    workers; a worker that dies of it would take the trainer along.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

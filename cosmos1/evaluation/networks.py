@@ -51,7 +51,9 @@ def lpips(network: Any, generated: "np.ndarray", reference: "np.ndarray") -> Sco
     """Learned perceptual distance of each frame, mean over frames; 0 is identical."""
     values = []
     for start in range(0, len(generated), BATCH_SIZE):
-        batches = (_pictures(frames[start : start + BATCH_SIZE]).float() / 127.5 - 1 for frames in (generated, reference))
+        batches = (
+            _pictures(frames[start : start + BATCH_SIZE]).float() / 127.5 - 1 for frames in (generated, reference)
+        )
         distances = _call("lpips", network, *batches).flatten().tolist()
         values += distances
     if len(values) != len(generated):
@@ -67,7 +69,9 @@ def picture_features(network: Any, frames: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     starts = range(0, len(frames), BATCH_SIZE)
-    return np.concatenate([_features("fid", network, _pictures(frames[start : start + BATCH_SIZE])) for start in starts])
+    return np.concatenate(
+        [_features("fid", network, _pictures(frames[start : start + BATCH_SIZE])) for start in starts]
+    )
 
 
 def video_features(network: Any, frames: "np.ndarray") -> "np.ndarray":

@@ -122,7 +122,9 @@ def _check_pair(generated: Path, reference: Path, alignment: Alignment) -> Tuple
         )
     num_frames = alignment.num_frames or min(lengths)
     if num_frames > min(lengths):
-        problems.append(f"  {generated.name}: --num_frames {num_frames}, but there are only {min(lengths)} in one of both")
+        problems.append(
+            f"  {generated.name}: --num_frames {num_frames}, but there are only {min(lengths)} in one of both"
+        )
     elif lengths[0] != lengths[1] and not (alignment.trim or alignment.num_frames):
         problems.append(
             f"  {generated.name}: generated {lengths[0]} frames, reference {lengths[1]}. Add --trim to compare the "
@@ -133,7 +135,11 @@ def _check_pair(generated: Path, reference: Path, alignment: Alignment) -> Tuple
             f"{generated.name}: generated at {first.fps:g} frames per second, reference at {second.fps:g}; frame n is "
             f"compared with frame n, so the same motion is compared at different moments"
         )
-    return VideoPair(generated.name, generated, reference, num_frames, second.height, second.width, second.fps), problems, notes
+    return (
+        VideoPair(generated.name, generated, reference, num_frames, second.height, second.width, second.fps),
+        problems,
+        notes,
+    )
 
 
 def _read_frames(path: Path, num_frames: int) -> "np.ndarray":

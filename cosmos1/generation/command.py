@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ def parser(description: str, video2world: bool) -> argparse.ArgumentParser:
     """The command line of ``recipes/generate/{text2world,video2world}.py``."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", choices=("7b", "14b", "tiny"), help="network size; not needed with --checkpoint")
-    p.add_argument("--checkpoint", help="checkpoint or run folder of this suite; without it the weights are untrained")
+    p.add_argument("--checkpoint", help="any format of docs/weights.md; without it the weights are untrained")
+    p.add_argument("--tokenizer", choices=("dct", "cosmos_cv8x8x8"), help="default: the one recorded with the weights")
+    p.add_argument("--tokenizer_dir", help="weights of the tokenizer; default: from HF_HOME or the hub")
     p.add_argument("--ema", type=int, help="use this EMA copy of the checkpoint")
     p.add_argument("--prompt")
     p.add_argument("--negative_prompt", default="", help="empty: guidance away from no text")
@@ -56,7 +59,8 @@ def run(p: argparse.ArgumentParser, video2world: bool) -> None:
     try:
         _generate(p.parse_args(), video2world)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -120,6 +124,8 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
         raise ConfigError("give --checkpoint FOLDER, or --model {7b,14b,tiny} for an untrained network")
     checkpoint = Path(options.checkpoint).expanduser() if options.checkpoint else None
     task = network_of_checkpoint(checkpoint) if checkpoint else network_of_size(options.model, video2world)
+    task.tokenizer = options.tokenizer or task.tokenizer
+    task.tokenizer_path = options.tokenizer_dir or task.tokenizer_path
     if task.config.condition_mask != video2world:
         kind = "Video2World" if task.config.condition_mask else "Text2World"
         raise ConfigError(

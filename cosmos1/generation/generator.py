@@ -13,12 +13,14 @@ import numpy as np
 import torch
 import yaml
 
-from cosmos1.checkpoint import folders
+from cosmos1 import hub
+from cosmos1.checkpoint import folders, formats
 from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.models.diffusion.config import DiTConfig, dit_config
 from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
 from cosmos1.models.diffusion.model import DiffusionModel
+from cosmos1.models.diffusion.objective_config import EDMObjective
 from cosmos1.models.tokenizers.text import build_text_encoder
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel import process_groups
@@ -54,12 +56,18 @@ class VideoShape:
 
 
 def network_of_checkpoint(path: Path) -> DiffusionModel:
-    """The network and tokenizer that a checkpoint of this suite was trained with, from its recorded recipe."""
+    """The network and tokenizer of a checkpoint: from the recorded recipe of one of this suite, from the shapes of any
+    other weights, which go with the official tokenizer."""
+    path = hub.locate(str(path))
+    if formats.detect(path) != "dist":
+        return DiffusionModel(config=formats.open_weights(path).config)
     checkpoint = folders.resolve(path)
     try:
         recorded = yaml.safe_load((checkpoint.context / "recipe.yaml").read_text())["model"]
         fields = {name: value for name, value in recorded["config"].items() if name != "_target_"}
-        model = DiffusionModel(config=DiTConfig(**fields), tokenizer=recorded["tokenizer"])
+        # Of the objective, sampling needs the scale of the latents alone.
+        objective = EDMObjective(sigma_data=recorded.get("objective", {}).get("sigma_data", EDMObjective.sigma_data))
+        model = DiffusionModel(DiTConfig(**fields), objective, tokenizer=recorded["tokenizer"])
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(
             f"{checkpoint.context / 'recipe.yaml'} does not say what network it is: {error}"
@@ -89,7 +97,7 @@ class VideoGenerator:
         self.report: list[str] = []
         if checkpoint is not None:
             restore = RestoreConfig(path=str(checkpoint), ema=ema)
-            self.report = load_weights(self.model, folders.resolve(checkpoint), restore)
+            self.report = load_weights(self.model, restore)
 
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings ``[N, 512, 1024]`` on the CPU; the encoder is freed before this returns."""

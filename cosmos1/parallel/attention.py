@@ -8,8 +8,8 @@ three ways below are exact:
 * ``ulysses``: an all-to-all trades tokens for heads, each rank attends over all tokens with ``h / CP`` heads (Jacobs et
   al. 2023, DeepSpeed Ulysses). Least communication; needs ``h`` divisible by CP.
 * ``allgather``: every rank gathers K and V. No condition on heads; memory grows with all of K and V.
-* ``ring``: K and V travel round the ring, partial results are merged by their log-sum-exp (Liu et al. 2023). Memory of
-  one chunk at a time.
+* ``ring``: K and V travel round the ring, partial results are merged by their log-sum-exp (Liu et al. 2023). Written
+  without a fused kernel: it holds scores ``[s, b, h, s]`` in fp32, which suits short sequences only.
 """
 
 import torch

@@ -164,7 +164,14 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def optimizer_construction():
-    """Megatron-core's optimizers sort parameters by ``Tensor.type()`` and accept CUDA names only; on a CPU let them."""
+    """Let Megatron-core build its optimizer from torch's AdamW, on any machine.
+
+    Where Transformer Engine or apex is installed it would take their Adam, which keeps its step count elsewhere than
+    our checkpoints look for it. And it sorts parameters by ``Tensor.type()``, accepting CUDA names only.
+    """
+    from megatron.core import optimizer
+
+    optimizer.Adam, optimizer.USING_PYTORCH_OPTIMIZER = torch.optim.AdamW, True
     if is_cuda():
         yield
         return

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process groups of one run: started under torchrun, Slurm, or as a single process without either."""
+"""Process groups of one run: started by torchrun (also under srun), or as a single process."""
 
 import os
 from datetime import timedelta
 
 import torch.distributed as dist
 
+from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel import megatron
 from cosmos1.parallel.strategy import MegatronStrategy
 
 
 def world_size() -> int:
-    """Number of processes of this run, known before any of them has met the others."""
+    """Number of processes of this run, known before any of them has met the others.
+
+    Raises:
+        ConfigError: srun started several processes that do not know of one another.
+    """
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "RANK" not in os.environ:
+        raise ConfigError(
+            f"srun started {os.environ['SLURM_STEP_NUM_TASKS']} separate processes; start one task per node with "
+            "srun --ntasks-per-node=1 torchrun --nnodes=... --nproc_per_node=... (docs/general.md)"
+        )
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

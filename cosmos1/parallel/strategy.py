@@ -91,6 +91,34 @@ class MegatronStrategy:
             f"TP={self.tensor_model_parallel_size}" + (" + SP" if self.sequence_parallel else ""),
             f"PP={self.pipeline_model_parallel_size}",
             f"CP={self.context_parallel_size}",
-            f"{'FSDP' if self.fsdp else 'DP'}={self.data_parallel_size(world_size)}",
+            f"DP={self.data_parallel_size(world_size)}",
         ]
+        if self.fsdp:
+            num_shards = self.data_parallel_size(world_size) * self.context_parallel_size
+            parts.append(f"fully sharded over {num_shards} ranks")
         return ", ".join(parts)
+
+
+def micro_batches_per_step(data, strategy: MegatronStrategy, data_parallel_size: int) -> int:
+    """Micro batches that each replica runs per step.
+
+    Raises:
+        ConfigError: the batch sizes do not divide, naming the three numbers.
+    """
+    for name in ("micro_batch_size", "global_batch_size"):
+        if getattr(data, name) < 1:
+            raise ConfigError(f"data.{name}={getattr(data, name)}; it must be 1 or more")
+    per_round = data.micro_batch_size * data_parallel_size
+    if data.global_batch_size % per_round:
+        raise ConfigError(
+            f"data.global_batch_size={data.global_batch_size} is not divisible by data.micro_batch_size="
+            f"{data.micro_batch_size} x {data_parallel_size} data-parallel replicas; use a multiple of {per_round}"
+        )
+    count, pipeline = data.global_batch_size // per_round, strategy.pipeline_model_parallel_size
+    if strategy.virtual_pipeline_model_parallel_size and count % pipeline:
+        raise ConfigError(
+            f"the interleaved schedule needs micro batches per step ({count}) in multiples of "
+            f"trainer.strategy.pipeline_model_parallel_size={pipeline}; use data.global_batch_size="
+            f"{per_round * pipeline} or a multiple, or virtual_pipeline_model_parallel_size=None"
+        )
+    return count

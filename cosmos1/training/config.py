@@ -68,6 +68,7 @@ class Trainer:
     max_steps: int = 1000
     num_nodes: int = 1
     devices: int = 1
+    """Processes per node that the recipe is meant for; torchrun decides how many there are."""
     strategy: MegatronStrategy = field(default_factory=MegatronStrategy)
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16 computes in bf16 and keeps fp32 master weights."""
@@ -81,12 +82,8 @@ class Trainer:
     seed: int = 1234
 
     def validate(self) -> None:
-        for name, least in (
-            ("max_steps", 1),
-            ("log_every_n_steps", 1),
-            ("val_check_interval", 0),
-            ("max_bad_steps", 1),
-        ):
+        at_least = {"max_steps": 1, "log_every_n_steps": 1, "max_bad_steps": 1, "num_nodes": 1, "devices": 1}
+        for name, least in {**at_least, "val_check_interval": 0, "limit_val_batches": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)}; it must be {least} or more")
 
@@ -108,6 +105,8 @@ class Checkpointing:
     def validate(self) -> None:
         if self.every_n_train_steps < 1:
             raise ConfigError(f"log.ckpt.every_n_train_steps={self.every_n_train_steps}; it must be 1 or more")
+        if self.keep_every_n_steps is not None and self.keep_every_n_steps < 1:
+            raise ConfigError(f"log.ckpt.keep_every_n_steps={self.keep_every_n_steps}; use 1 or more, or None")
         if self.keep_last_k == 0 or self.keep_last_k < -1:
             raise ConfigError(f"log.ckpt.keep_last_k={self.keep_last_k}; use 1 or more, or -1 to keep all")
 
@@ -125,9 +124,11 @@ class Logger:
 
 @dataclass
 class RestoreConfig:
-    """Weights to start from: a checkpoint folder of this suite."""
+    """Weights to start from."""
 
     path: str = ""
+    """A checkpoint or run folder of this suite, a model.pt, a diffusers folder, a NeMo checkpoint, or a Hugging Face id
+    (``nvidia/Cosmos-1.0-Diffusion-7B-Text2World``), which is fetched when the run starts."""
     ema: Optional[int] = None
     """Take this EMA copy instead of the trained weights."""
     allow_missing: List[str] = field(default_factory=list)

@@ -26,6 +26,13 @@ class PowerEMA:
         self.copies = [[tensor.detach().clone() for tensor in tensors] for _ in widths]
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Start from the present weights, after others were loaded."""
+        for copy in self.copies:
+            for average, tensor in zip(copy, self.tensors):
+                average.copy_(tensor)
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Average in the weights after optimizer step ``step`` (0-based)."""
         for exponent, copy in zip(self.exponents, self.copies):

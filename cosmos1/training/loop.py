@@ -5,7 +5,6 @@ import math
 import signal
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,14 +17,15 @@ from cosmos1.checkpoint.store import CheckpointWriter
 from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel.megatron import clip_gradients
+from cosmos1.parallel.strategy import micro_batches_per_step
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training import run_state
 from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
 from cosmos1.training.metrics import MetricsLogger
 from cosmos1.training.parallel_model import ParallelModel
-from cosmos1.training.run_folder import choose_run_folder, to_plain
+from cosmos1.training.run_folder import changed_settings, choose_run_folder, to_plain
 from cosmos1.training.schedule import learning_rate
-from cosmos1.training.schedule_runner import run_micro_batches, summed_metrics
+from cosmos1.training.schedule_runner import MetricSums, run_micro_batches
 
 
 class TrainingRun:
@@ -36,7 +36,7 @@ class TrainingRun:
         self.world_size = dist.get_world_size()
         self.dp_rank = parallel_state.get_data_parallel_rank()
         self.dp_size = parallel_state.get_data_parallel_world_size()
-        self.num_micro_batches = self._count_micro_batches()
+        self.num_micro_batches = micro_batches_per_step(data, trainer.strategy, self.dp_size)
         self.folder = choose_run_folder(log, resume.resume_if_exists)
         recipe = to_plain(
             {"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume}
@@ -49,24 +49,7 @@ class TrainingRun:
         self.progress = run_state.Progress()
         self.consecutive_bad_steps = 0
         self.stop_requested = False
-
-    def _count_micro_batches(self) -> int:
-        data, strategy = self.data, self.trainer.strategy
-        per_round = data.micro_batch_size * self.dp_size
-        if data.global_batch_size % per_round:
-            raise ConfigError(
-                f"data.global_batch_size={data.global_batch_size} is not divisible by data.micro_batch_size="
-                f"{data.micro_batch_size} x {self.dp_size} data-parallel replicas; use a multiple of {per_round}"
-            )
-        count = data.global_batch_size // per_round
-        pipeline = strategy.pipeline_model_parallel_size
-        if strategy.virtual_pipeline_model_parallel_size and count % pipeline:
-            raise ConfigError(
-                f"the interleaved schedule needs micro batches per step ({count}) in multiples of "
-                f"trainer.strategy.pipeline_model_parallel_size={pipeline}; use data.global_batch_size="
-                f"{per_round * pipeline} or a multiple, or virtual_pipeline_model_parallel_size=None"
-            )
-        return count
+        self.metric_sums = MetricSums(self.model)
 
     # ---- start and end ----
 
@@ -90,6 +73,7 @@ class TrainingRun:
         lines = [
             f"device: {devices.device_name()} x {self.world_size}; {self.trainer.strategy.describe(self.world_size)}; "
             f"{self.trainer.precision}",
+            *self._unexpected_world(),
             *self.task.describe(),
             *self.data.describe(),
             f"batch: {self.data.global_batch_size} samples per step = {self.dp_size} replicas x "
@@ -97,6 +81,14 @@ class TrainingRun:
         ]
         for line in lines:
             self.metrics.message(line)
+
+    def _unexpected_world(self) -> list[str]:
+        expected = self.trainer.num_nodes * self.trainer.devices
+        if expected == self.world_size:
+            return []
+        return [
+            f"note: the recipe is meant for {expected} processes (trainer.num_nodes x devices), {self.world_size} run"
+        ]
 
     def _restore(self) -> None:
         folder = self.folder / "checkpoints"
@@ -109,12 +101,27 @@ class TrainingRun:
         dist.broadcast_object_list(found, src=0)
         if found[0] is not None:
             self.progress = run_state.resume(self.model, found[0], self.data)
-            self.metrics.message(f"resumed {found[0].path} at step {self.progress.step}")
+            self._report_resume(found[0])
         elif self.resume.restore_config is not None and self.resume.restore_config.path:
-            checkpoint = folders.resolve(Path(self.resume.restore_config.path).expanduser())
-            for line in run_state.load_weights(self.model, checkpoint, self.resume.restore_config):
+            for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
+        else:
+            self.metrics.message(
+                "weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network"
+            )
         self.metrics.truncate_after(self.progress.step)
+
+    def _report_resume(self, checkpoint: Checkpoint) -> None:
+        self.metrics.message(f"resumed {checkpoint.path} at step {self.progress.step}")
+        if self.resume.restore_config is not None and self.resume.restore_config.path:
+            self.metrics.message("resume.restore_config.path is not used: this run has a checkpoint of its own")
+        for line in changed_settings((checkpoint.context / "recipe.yaml").read_text(), self.recipe_text):
+            self.metrics.message(f"changed since that checkpoint: {line}")
+        if self.progress.step >= self.trainer.max_steps:
+            self.metrics.message(
+                f"nothing to do: step {self.progress.step} of trainer.max_steps={self.trainer.max_steps} is reached; raise it, "
+                "or give another log.version for a new run"
+            )
 
     @contextmanager
     def _stop_on_signal(self):
@@ -176,11 +183,11 @@ class TrainingRun:
             self._skip_bad_step(grad_norm)
         self.progress.step += 1
         self.progress.consumed_samples += self.data.global_batch_size
+        self.metric_sums.add(results)
         if self.progress.step % self.trainer.log_every_n_steps and self.progress.step != self.trainer.max_steps:
             return {}
-        sums = summed_metrics(self.model, results)
         return {
-            **self.task.summarize(sums),
+            **self.task.summarize(self.metric_sums.reduce()),
             "lr": lr,
             "grad_norm": grad_norm,
             "skipped_steps": self.progress.skipped_steps,
@@ -202,6 +209,7 @@ class TrainingRun:
         self.consecutive_bad_steps += 1
         self.metrics.message(f"step {self.progress.step + 1}: gradient norm {grad_norm}; the step is skipped")
         if self.consecutive_bad_steps >= self.trainer.max_bad_steps:
+            self.writer.finish()
             raise ConfigError(
                 f"{self.consecutive_bad_steps} consecutive steps had NaN or infinite gradients "
                 f"(trainer.max_bad_steps={self.trainer.max_bad_steps}); lower optim.config.lr, check the data for NaN, or "
@@ -236,14 +244,14 @@ class TrainingRun:
 
     def validate(self) -> dict[str, float]:
         """Held-out loss, total and by noise level, on the same samples and noise every time."""
-        sums = [0.0] * self.task.num_sums
+        sums = MetricSums(self.model)
         with self.model.evaluating():
             for batch in self.data.validation_batches(self.dp_rank, self.dp_size, self.trainer.limit_val_batches):
-                results = run_micro_batches(self.model, [batch], self.trainer.seed, training=False)
-                sums = [a + b for a, b in zip(sums, summed_metrics(self.model, results))]
-        if not sums[1]:
+                sums.add(run_micro_batches(self.model, [batch], self.trainer.seed, training=False))
+        means = self.task.summarize(sums.reduce())
+        if not means:
             return {}
-        values = {f"val_{name}": value for name, value in self.task.summarize(sums).items()}
+        values = {f"val_{name}": value for name, value in means.items()}
         self.metrics.log(self.progress.step, values)
         self._notify("on_validation_end", values)
         return values

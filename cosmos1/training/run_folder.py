@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 import torch.distributed as dist
+import yaml
 
 from cosmos1.checkpoint.folders import complete_checkpoints
 from cosmos1.errors import ConfigError
@@ -25,12 +26,19 @@ def choose_run_folder(log: Logger, resume_if_exists: bool) -> Path:
         if version is None and resume_if_exists and parent.is_dir():
             with_checkpoint = [p for p in parent.iterdir() if complete_checkpoints(p / "checkpoints")]
             version = max(with_checkpoint, key=lambda p: p.stat().st_mtime).name if with_checkpoint else None
+        chosen_folder = parent / version if version else None
+        if chosen_folder and not resume_if_exists and (found := complete_checkpoints(chosen_folder / "checkpoints")):
+            chosen = [
+                None,
+                f"{chosen_folder} already holds a checkpoint of step {found[-1].step}; give another log.version, "
+                "or resume.resume_if_exists=true to continue it",
+            ]
         version = version or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         try:
             (parent / version / "checkpoints").mkdir(parents=True, exist_ok=True)
             (parent / version / ".writable").touch()
             (parent / version / ".writable").unlink()
-            chosen = [str(parent / version), None]
+            chosen[0] = str(parent / version)
         except OSError as error:
             chosen = [
                 None,
@@ -40,6 +48,20 @@ def choose_run_folder(log: Logger, resume_if_exists: bool) -> Path:
     if chosen[1]:
         raise ConfigError(chosen[1])
     return Path(chosen[0])
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """Settings that differ between two recorded recipes, as ``name: old -> new``."""
+    old, new = (dict(_flatten(yaml.safe_load(text))) for text in (before, now))
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _flatten(value, path: str = ""):
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from _flatten(entry, f"{path}.{name}".lstrip("."))
+    else:
+        yield path, value
 
 
 def to_plain(value):

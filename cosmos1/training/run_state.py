@@ -3,6 +3,7 @@
 
 import random
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 
-from cosmos1.checkpoint import store
-from cosmos1.checkpoint.folders import Checkpoint
+from cosmos1 import hub
+from cosmos1.checkpoint import formats, store
+from cosmos1.checkpoint.folders import Checkpoint, resolve
+from cosmos1.checkpoint.lazy import LazyTensor
+from cosmos1.checkpoint.networks import ALWAYS_OPTIONAL
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.parallel.device import is_cuda
 from cosmos1.training import optimizer as optimizers
@@ -85,47 +89,104 @@ def resume(model: ParallelModel, checkpoint: Checkpoint, data) -> Progress:
     return Progress(**common["progress"])
 
 
-def load_weights(model: ParallelModel, checkpoint: Checkpoint, restore: RestoreConfig) -> list[str]:
-    """Weights only. Returns a report: matched, missing (kept at their initial values), unexpected.
+def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
+    """Weights only, from any format. Returns a report: matched, missing (kept at their initial values), unexpected.
 
     Raises:
         CheckpointError: weights are missing that ``restore.allow_missing`` does not name, or shapes differ.
     """
-    prefix = "" if restore.ema is None else f"ema.{restore.ema}."
-    store.verify(checkpoint)
-    stored = store.stored_tensors(checkpoint)
+    path = hub.locate(restore.path)
     wanted = model.weights_state()
-    if restore.ema is not None and not any(name.startswith(prefix) for name in stored):
-        raise CheckpointError(f"checkpoint {checkpoint.path} has no EMA copy {restore.ema} (resume.restore_config.ema)")
-    # Weights that are not trained have no EMA copy.
-    source = {name: prefix + name if prefix + name in stored else name for name in _all_names(wanted)}
-    missing = sorted(name for name, key in source.items() if key not in stored)
-    refused = [name for name in missing if not name.startswith(tuple(restore.allow_missing))]
-    unexpected = sorted(n for n in stored if not n.startswith(("optimizer.", "ema.")) and n not in source)
+    shapes = _all_shapes(wanted)
+    open_source = _own_weights if formats.detect(path) == "dist" else _foreign_weights
+    stored, read = open_source(path, restore.ema)
+    allowed = (*restore.allow_missing, *ALWAYS_OPTIONAL)
+    missing = sorted(set(shapes) - set(stored))
+    refused = [name for name in missing if not name.startswith(allowed)]
+    unexpected = sorted(set(stored) - set(shapes))
     if refused or unexpected:
         raise CheckpointError(
-            f"checkpoint {checkpoint.path} does not fit this network: {len(refused)} weights missing (first: "
-            f"{refused[:3]}), {len(unexpected)} unexpected (first: {unexpected[:3]}); use the recipe of that network, or "
-            "name the prefixes of new layers in resume.restore_config.allow_missing"
+            f"checkpoint {path} does not fit this network: {len(refused)} weights missing (first: {refused[:3]}), "
+            f"{len(unexpected)} unexpected (first: {unexpected[:3]}); use the recipe of that network, or name the prefixes "
+            "of new layers in resume.restore_config.allow_missing"
         )
-    shards = {name: parts for name, parts in wanted.items() if name not in missing}
-    for name, parts in shards.items():
-        for part in parts:
-            part.key = source[name]
-    store.read(checkpoint, _flat(shards))
+    for name, shape in shapes.items():
+        if name in stored and shape is not None and stored[name] != shape:
+            raise CheckpointError(
+                f"checkpoint {path} is of another network: {name} has shape {list(stored[name])}, this network needs "
+                f"{list(shape)}; use the recipe of that network"
+            )
+    read({name: parts for name, parts in wanted.items() if name not in missing})
     model.publish()
+    if model.ema is not None:
+        model.ema.restart()
     return [
-        f"weights: {checkpoint.path}: {len(source) - len(missing)} matched, {len(missing)} missing and kept at their "
-        f"initial values, {len(unexpected)} unexpected",
+        f"weights: {path}: {len(shapes) - len(missing)} matched, {len(missing)} missing and kept at their initial values, "
+        f"{len(unexpected)} unexpected",
         *(f"weights: missing {name}" for name in missing),
     ]
 
 
-def _all_names(wanted: dict[str, list]) -> set[str]:
-    """Names over all ranks: stages and replicas hold different weights, and all must decide alike."""
-    names = [None] * dist.get_world_size()
-    dist.all_gather_object(names, list(wanted))
-    return {name for part in names for name in part}
+def _own_weights(path: Path, ema: int | None):
+    """``(shape of each weight by name, function that fills shards)`` of a checkpoint of this suite."""
+    checkpoint = resolve(path)
+    store.verify(checkpoint, weights_only=True)
+    stored = {name: shape for name, (shape, _) in store.stored_tensors(checkpoint).items()}
+    prefix = "" if ema is None else f"ema.{ema}."
+    if ema is not None and not any(name.startswith(prefix) for name in stored):
+        raise CheckpointError(f"checkpoint {checkpoint.path} has no EMA copy {ema} (resume.restore_config.ema)")
+
+    def read(shards: dict[str, list]) -> None:
+        for name, parts in shards.items():
+            for part in parts:
+                # Weights that are not trained have no EMA copy.
+                part.key = prefix + name if prefix + name in stored else name
+        store.read(checkpoint, _flat(shards))
+
+    return {name: shape for name, shape in stored.items() if not name.startswith(("optimizer.", "ema."))}, read
+
+
+def _foreign_weights(path: Path, ema: int | None):
+    """The same for a model.pt, a diffusers folder or a NeMo checkpoint: every rank cuts its parts out of whole tensors."""
+    tensors = _all_or_none(lambda: formats.open_weights(path, ema).tensors)
+
+    def read(shards: dict[str, list]) -> None:
+        _all_or_none(lambda: _copy(shards, tensors))
+
+    return {name: tensor.shape for name, tensor in tensors.items()}, read
+
+
+def _copy(shards: dict[str, list], tensors: dict[str, LazyTensor]) -> None:
+    for name, parts in shards.items():
+        whole = tensors[name].load() if parts else None
+        for part in parts:
+            part.data.copy_(whole[tuple(slice(o, o + n) for o, n in zip(part.global_offset, part.local_shape))])
+
+
+def _all_or_none(action):
+    """The result of ``action``; every rank raises what the first one found that failed."""
+    result = problem = None
+    try:
+        result = action()
+    except CheckpointError as error:
+        problem = str(error)
+    problems = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    if any(problems):
+        raise CheckpointError(next(text for text in problems if text))
+    return result
+
+
+def _all_shapes(wanted: dict[str, list]) -> dict[str, tuple[int, ...] | None]:
+    """Whole shapes by name over all ranks: stages and replicas hold different weights, and all must decide alike."""
+    shapes = [None] * dist.get_world_size()
+    dist.all_gather_object(
+        shapes, {name: tuple(parts[0].global_shape) if parts else None for name, parts in wanted.items()}
+    )
+    merged: dict[str, tuple[int, ...] | None] = {}
+    for part in shapes:
+        merged.update({name: shape for name, shape in part.items() if shape is not None or name not in merged})
+    return merged
 
 
 def _flat(state: dict[str, list]) -> dict:

@@ -61,13 +61,23 @@ def _run_schedule(model: ParallelModel, forward_step, items: list, num_tokens: i
     return results[: len(items)]
 
 
-def summed_metrics(model: ParallelModel, results: list[dict]) -> list[float]:
-    """Sums of the task's metrics over micro batches and replicas, the same on all ranks."""
-    sums = torch.zeros(model.task.num_sums, dtype=torch.float64, device=device())
-    for result in results:
-        sums += result["sums"]
-    pipeline = parallel_state.get_pipeline_model_parallel_group()
-    if pipeline.size() > 1:
-        dist.broadcast(sums, parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline)
-    dist.all_reduce(sums, group=parallel_state.get_data_parallel_group())
-    return sums.tolist()
+class MetricSums:
+    """Adds up the task's metrics on the device; only :meth:`reduce` waits for it and for the other ranks."""
+
+    def __init__(self, model: ParallelModel):
+        self.sums = torch.zeros(model.task.num_sums, dtype=torch.float64, device=device())
+
+    def add(self, results: list[dict]) -> None:
+        """Metrics of micro batches (none on pipeline stages before the last)."""
+        for result in results:
+            self.sums += result["sums"]
+
+    def reduce(self) -> list[float]:
+        """Sums since the last call over micro batches and replicas, the same on all ranks. Collective."""
+        pipeline = parallel_state.get_pipeline_model_parallel_group()
+        if pipeline.size() > 1:
+            dist.broadcast(self.sums, parallel_state.get_pipeline_model_parallel_last_rank(), group=pipeline)
+        dist.all_reduce(self.sums, group=parallel_state.get_data_parallel_group())
+        values = self.sums.tolist()
+        self.sums.zero_()
+        return values

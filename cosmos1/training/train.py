@@ -21,14 +21,23 @@ def train(
         DataError: data that cannot be used.
         CheckpointError: a checkpoint that is missing, damaged or of another network.
     """
+    from cosmos1.errors import DataError
     from cosmos1.parallel import process_groups
+    from cosmos1.parallel.strategy import micro_batches_per_step
 
     model.validate(trainer.strategy, process_groups.world_size())
     trainer.validate()
     optim.validate()
     log.ckpt.validate()
+    strategy = trainer.strategy
+    micro_batches_per_step(data, strategy, strategy.data_parallel_size(process_groups.world_size()))
     data.setup()
-    model.validate_sample(trainer.strategy, data.sample_shape)
+    model.validate_sample(strategy, data.sample_shape)
+    if data.tokenizer not in (None, model.tokenizer):
+        raise DataError(
+            f"{data.path} was prepared with the tokenizer {data.tokenizer}, this recipe has model.tokenizer={model.tokenizer}; "
+            f"prepare the data again, or set model.tokenizer={data.tokenizer}"
+        )
 
     process_groups.initialize(trainer.strategy, trainer.seed)
     from cosmos1.training.loop import TrainingRun
@@ -36,4 +45,6 @@ def train(
     try:
         TrainingRun(model, data, trainer, optim, log, resume or AutoResume()).fit()
     finally:
-        process_groups.shutdown()
+        data.close()
+    # Not after a failure: the other ranks may wait in a collective, and the message must come out first.
+    process_groups.shutdown()

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong on real machines: killed processes, damaged files, full disks, gradients that are not numbers."""
 
+import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
+from cosmos1.checkpoint.folders import complete_checkpoints
 from tests.distributed.launching import ROOT, checkpoint_folder, job, kill, launch, log_tail, series, start, stored
 
 pytestmark = pytest.mark.distributed
@@ -73,7 +77,7 @@ def damage(checkpoint, name: str) -> None:
         "checksums_removed": checkpoint / "context/checksums.json",
         "common_flipped": checkpoint / "weights/common.pt",
         "metadata_removed": checkpoint / "weights/.metadata",
-    }.get(name, max((checkpoint / "weights").glob("*.distcp"), key=lambda file: file.stat().st_size))
+    }.get(name, max((checkpoint / "weights").glob("__*.distcp"), key=lambda file: file.stat().st_size))
     content = bytearray(path.read_bytes())
     if "removed" in name:
         path.unlink()
@@ -178,3 +182,36 @@ def test_consecutive_steps_with_nan_end_the_run(tried, log_dir):
         assert "3 consecutive steps" in result["message"] and "trainer.max_bad_steps=3" in result["message"]
     # One bad step between good ones does not count towards the limit.
     assert series(log_dir, "nan_often", "skipped_steps") == {1: 0, 2: 1, 3: 1, 4: 2, 5: 3}
+
+
+def test_sigterm_to_every_process_of_a_job_saves_and_ends_with_status_0(latents, tmp_path):
+    """Slurm signals all processes, the workers that load data included."""
+    command = [sys.executable, "recipes/diffusion/general.py", "--yes"]
+    command += ["--factory", "cosmos_diffusion_tiny_text2world_finetune", f"data.path={latents}", "data.num_workers=2"]
+    command += [f"log.log_dir={tmp_path}", "log.version=v", "trainer.max_steps=10000", "trainer.log_every_n_steps=1"]
+    command += ["model.config.num_layers=1", "model.config.hidden_size=64", "trainer.val_check_interval=0"]
+    command += ["data.micro_batch_size=2", "data.global_batch_size=2", "trainer.callbacks=[]"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "default" / "v" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGTERM)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output[-2000:]
+    step = json.loads(metrics.read_text().splitlines()[-1])["step"]
+    assert f"stopped by a signal at step {step}" in output
+    assert [checkpoint.step for checkpoint in complete_checkpoints(metrics.parent / "checkpoints")] == [step]
+
+
+def test_a_new_run_never_writes_into_the_folder_of_an_old_one(latents, tmp_path):
+    settings = {"log.version": "run", "trainer.max_steps": 2}
+    first = job("old", latents, tmp_path, settings)
+    again = job("old", latents, tmp_path, settings | {"resume.resume_if_exists": False}, may_fail=True)
+    results = launch([first, again | {"name": "again"}], 1)
+    assert results["again"][0]["error"] == "ConfigError"
+    assert "already holds a checkpoint of step 2" in results["again"][0]["message"]

@@ -33,6 +33,7 @@ ONE_PROCESS = {
     "one": {},
     "one_v2w": V2W,
     "one_bf16": BF16,
+    "one_logvar": {"model.objective.loss_add_logvar": True},
     "micro_1": {MICRO: 1},
     "micro_4": {MICRO: 4},
     "recompute_full": {RECOMPUTE: "full"},
@@ -58,8 +59,18 @@ FOUR_PROCESSES = {
     "tp2_cp2": {TP: 2, SP: True, CP: 2},
     "fsdp2_tp2": {TP: 2, SP: True, FSDP: True},
     "pp2_dp2": {PP: 2, MICRO: 1},
+    "cp2_pp2": {CP: 2, PP: 2},
+    "fsdp2_cp2": {FSDP: True, CP: 2},
+    "virtual_tp2": {PP: 2, VPP: 2, TP: 2, SP: True},
 }
 CONDITIONED = {"tp2_sp_v2w": {TP: 2, SP: True, **V2W}, "cp2_v2w": {CP: 2, **V2W}, "pp2_v2w": {PP: 2, **V2W}}
+# The uncertainty head sees whole samples on every rank, unlike all other weights.
+LOGVAR = {"model.objective.loss_add_logvar": True}
+UNCERTAIN = {
+    "tp2_sp_logvar": {TP: 2, SP: True, **LOGVAR},
+    "cp2_logvar": {CP: 2, **LOGVAR},
+    "pp2_logvar": {PP: 2, **LOGVAR},
+}
 HALF_PRECISION = {"tp2_sp_bf16": {TP: 2, SP: True, **BF16}, "fsdp2_bf16": {FSDP: True, **BF16}}
 UNMARKED = {"tp2_sp_unmarked": {TP: 2, SP: True, "model.unmark": "t_embedder."}}
 
@@ -109,7 +120,7 @@ def ran(latents, log_dir, trained):
 
 @pytest.fixture(scope="module")
 def on_two(ran):
-    ran(TWO_PROCESSES | CONDITIONED | HALF_PRECISION | UNMARKED, 2)
+    ran(TWO_PROCESSES | CONDITIONED | UNCERTAIN | HALF_PRECISION | UNMARKED, 2)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +169,12 @@ def test_two_processes(name, on_two, log_dir):
 def test_two_processes_video2world(name, on_two, log_dir):
     assert_same_training(log_dir, name, "one_v2w")
     assert_same_tensors(log_dir, name, "one_v2w")
+
+
+@pytest.mark.parametrize("name", UNCERTAIN)
+def test_two_processes_with_learned_uncertainty(name, on_two, log_dir):
+    assert_same_training(log_dir, name, "one_logvar")
+    assert_same_tensors(log_dir, name, "one_logvar")
 
 
 @pytest.mark.parametrize("name", FOUR_PROCESSES)

@@ -25,6 +25,7 @@ from cosmos1.errors import UserError
 from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.objective_config import EDMObjective
+from cosmos1.parallel import process_groups
 from cosmos1.training.config import (
     AutoResume,
     Checkpointing,
@@ -162,6 +163,7 @@ def run(job: dict) -> dict:
     except UserError as error:
         if not job.get("may_fail"):
             raise
+        process_groups.shutdown()  # a run that failed leaves its groups to the end of the process
         return {"error": type(error).__name__, "message": str(error)}
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -131,7 +131,9 @@ def test_video2world_trains_and_continues_a_video(latents, tmp_path):
         "--video_save_path", tmp_path / "out.mp4")  # fmt: skip
     assert read_video(tmp_path / "out.mp4").shape == (17, 32, 48, 3)
     assert json.loads((tmp_path / "out.json").read_text())["num_input_frames"] == 9
-    refused = run("recipes/generate/text2world.py", "--checkpoint", tmp_path / "default" / "v", "--prompt", "x", check=False)
+    refused = run(
+        "recipes/generate/text2world.py", "--checkpoint", tmp_path / "default" / "v", "--prompt", "x", check=False
+    )
     assert refused.returncode == 2 and "video2world.py" in refused.stderr
 
 

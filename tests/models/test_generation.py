@@ -21,7 +21,14 @@ class NoSafetyChecker:
 def predictor(network):
     def predict(sample):
         c_in, c_noise = sample.coefficients.c_in, sample.coefficients.c_noise
-        inputs = (sample.network_input * c_in, c_noise, sample.text, sample.fps, sample.padding_mask, sample.condition_mask)
+        inputs = (
+            sample.network_input * c_in,
+            c_noise,
+            sample.text,
+            sample.fps,
+            sample.padding_mask,
+            sample.condition_mask,
+        )
         return network(*inputs)
 
     return predict

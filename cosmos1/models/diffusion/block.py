@@ -178,8 +178,9 @@ class DiTLayer(MegatronModule, BaseTransformerLayer):
         return self._modulated(x_sbD, self.adaln_mlp, c, lambda y: self.mlp(y)[0])
 
 
-# Attention is two thirds of the arithmetic and its output a twelfth of a block's activations: selective
-# recomputation keeps these outputs (with their log-sum-exp) and recomputes the rest.
+# Self-attention is two thirds of the arithmetic and its output a twelfth of a block's activations: selective
+# recomputation keeps that output (with its log-sum-exp) and recomputes the rest, cross-attention to the few text tokens
+# included.
 _ATTENTION_OPERATIONS = {
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
@@ -189,7 +190,9 @@ _ATTENTION_OPERATIONS = {
 
 
 def _keep_attention(context, operation, *args, **kwargs) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _ATTENTION_OPERATIONS else CheckpointPolicy.PREFER_RECOMPUTE
+    if operation in _ATTENTION_OPERATIONS and args[1].shape[-2] >= args[0].shape[-2]:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 class DiTStack(TransformerBlock):

@@ -61,6 +61,10 @@ class DiTConfig:
 
     def validate(self) -> None:
         """Raise :class:`ConfigError` for sizes that no network can have."""
+        sizes = ("hidden_size", "num_layers", "num_attention_heads", "mlp_ratio", "adaln_lora_dim", "latent_channels")
+        for name in (*sizes, "text_embedding_dim", "patch_spatial", "max_frames", "max_height", "max_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.config.{name}={getattr(self, name)}; it must be 1 or more")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"model.config.hidden_size={self.hidden_size} is not divisible by "
@@ -70,8 +74,10 @@ class DiTConfig:
             raise ConfigError(
                 f"model.config gives heads of width {self.head_dim}; 3-D rotary positions need an even width of 12 or more"
             )
-        if self.num_layers < 1:
-            raise ConfigError(f"model.config.num_layers={self.num_layers}; at least 1 is needed")
+        if self.recompute_num_layers is not None and self.recompute_num_layers < 0:
+            raise ConfigError(
+                f"model.config.recompute_num_layers={self.recompute_num_layers}; use 0 or more, or None for all"
+            )
 
     def validate_latent(self, frames: int, height: int, width: int) -> None:
         """Raise :class:`ConfigError` if a latent of this size does not fit the network."""

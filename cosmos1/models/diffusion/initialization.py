@@ -82,7 +82,8 @@ def _mark(network: DiT, local_name: str, parameter: torch.nn.Parameter, axis: in
         parameter.tensor_model_parallel, parameter.partition_dim, parameter.partition_stride = True, axis, 1
     else:
         # Under sequence parallelism each rank sees some of the tokens: the gradients of replicated weights add up.
-        parameter.sequence_parallel = network.config.sequence_parallel
+        # The uncertainty head works on samples, which every rank has whole.
+        parameter.sequence_parallel = network.config.sequence_parallel and not local_name.startswith("logvar.")
     if local_name.startswith(("t_embedder.", "extra_pos_embedder.")):
         parameter.pipeline_parallel = True
         # A bucket of its own, so that every stage shards it over the replicas in the same way.

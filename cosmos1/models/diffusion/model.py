@@ -12,7 +12,7 @@ from cosmos1.models.diffusion.objective_config import EDMObjective
 class DiffusionModel:
     """A video diffusion world model and its training objective, as plain values.
 
-    ``tokenizer`` and ``text_encoder`` name what the data was prepared with; sampling during training decodes with it.
+    ``tokenizer`` names what the latents were made with; videos are decoded with it.
     """
 
     config: DiTConfig = field(default_factory=DiTConfig)
@@ -121,7 +121,7 @@ class DiffusionModel:
         per_sample = edm_loss(sample, prediction)
         sums = metric_sums(per_sample, sample.coefficients.sigma.flatten())
         if self.objective.loss_add_logvar:
-            log_variance = network.logvar(sample.coefficients.c_noise)
+            log_variance = _share_of_gradient(network.logvar(sample.coefficients.c_noise), network.cp_group.size())
             per_sample = per_sample * (-log_variance).exp() + log_variance
         return per_sample.mean(), {"sums": sums}
 
@@ -150,3 +150,8 @@ class DiffusionModel:
         from cosmos1.models.diffusion.flops import training_flops
 
         return training_flops(self.config, self.num_tokens(batch), batch["t5_text_embeddings"].shape[1])
+
+
+def _share_of_gradient(value, num_ranks: int):
+    """``value``, through which each of ``num_ranks`` ranks that compute all of it sends back its share of the gradient."""
+    return value / num_ranks + (value - value / num_ranks).detach()

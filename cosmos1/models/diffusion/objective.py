@@ -177,7 +177,9 @@ def metric_sums(loss_B: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
 
 
 def summarize(sums: list[float]) -> dict[str, float]:
-    """Named means from summed :func:`metric_sums`; noise levels without a sample are left out."""
+    """Named means from summed :func:`metric_sums`; noise levels without a sample are left out, all without samples."""
+    if not sums[1]:
+        return {}
     num_bins = len(SIGMA_BIN_EDGES) + 1
     bounds = [0.0, *SIGMA_BIN_EDGES, float("inf")]
     named = {"loss": sums[0] / sums[1]}

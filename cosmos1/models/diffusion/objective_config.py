@@ -37,6 +37,9 @@ class EDMObjective:
 
     def validate(self, latent_frames: Optional[int], conditioned: bool) -> None:
         given = self.conditioning
+        for name in ("sigma_data", "p_std", "sigma_multiplier"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"model.objective.{name}={getattr(self, name)}; it must be positive")
         if not 0 <= self.text_dropout <= 1 or not 0 <= given.dropout <= 1:
             raise ConfigError("model.objective.text_dropout and conditioning.dropout are shares between 0 and 1")
         if not conditioned:

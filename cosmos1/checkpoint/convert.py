@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convert diffusion weights from any format that is read to any that is written, tensor by tensor and atomically."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+
+from cosmos1.checkpoint import folders, layouts, networks, writers
+from cosmos1.checkpoint.folders import UNFINISHED
+from cosmos1.checkpoint.formats import Format, Weights, open_weights
+from cosmos1.checkpoint.lazy import LazyTensor
+from cosmos1.errors import CheckpointError
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+# The official trainer's files: trained weights rounded, EMA copies exact.
+_PAIR_DTYPES = {"reg": "bf16", "ema": "fp32"}
+
+
+@dataclass
+class ConvertOptions:
+    dtype: Literal["keep", "bf16", "fp32"] = "keep"
+    ema: int | None = None
+    """Convert this EMA copy instead of the trained weights."""
+    rope_scale: tuple[float, float, float] | None = None
+    """Scale of the rotary positions over time, rows and columns, where source and sizes do not tell it."""
+
+
+def convert(source: Path, destination: Path, target: Format, options: ConvertOptions) -> list[Path]:
+    """Write the weights at ``source`` as ``target`` to ``destination``; returns the files or folders that were written.
+
+    Raises:
+        CheckpointError: the source is damaged, incomplete or unknown; the destination is not empty or too small.
+    """
+    weights = _open(source, options)
+    for line in weights.describe():
+        print(line, flush=True)
+    _check_destination(destination)
+    if target == "pt" and weights.checkpoint is not None and options.ema is None and destination.suffix != ".pt":
+        return export_pt_pair(weights, destination, options.dtype)
+    tensors = _cast(weights.tensors, options.dtype)
+    if target == "pt":
+        file = destination if destination.suffix == ".pt" else destination / "model.pt"
+        return [_write_pt(file, weights, tensors)]
+    _check_space(destination, tensors)
+    write = {"dist": _write_dist, "diffusers": _write_diffusers, "nemo": _write_nemo}[target]
+    return [write(destination, weights, tensors)]
+
+
+def _open(source: Path, options: ConvertOptions) -> Weights:
+    weights = open_weights(source, options.ema)
+    if options.rope_scale is not None:
+        networks.set_rope_scale(weights.config, options.rope_scale)
+    problems = networks.differences({name: t.shape for name, t in weights.tensors.items()}, weights.config)
+    if problems:
+        raise CheckpointError(
+            f"{weights.path} is not complete: {len(problems)} differences from a {networks.describe(weights.config)} "
+            f"(first: {'; '.join(problems[:3])}); see all with: python -m cosmos1.checkpoint inspect {source}"
+        )
+    return weights
+
+
+def export_pt_pair(weights: Weights, folder: Path, dtype: str = "keep") -> list[Path]:
+    """The files of the official trainer for a checkpoint of this suite: ``iter_NNNNNNNNN_reg_model.pt`` in bf16, and for
+    each EMA copy ``iter_NNNNNNNNN_ema_model.pt``, ``..._RANK1_ema_model.pt``, ... in fp32.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or the folder too small.
+    """
+    stem = f"iter_{weights.checkpoint.step:09d}"
+    written = []
+    for copy in (None, *range(weights.num_ema)):
+        kind = "reg" if copy is None else "ema"
+        rank = f"_RANK{copy}" if copy else ""
+        source = weights if copy is None else open_weights(weights.checkpoint.path, copy)
+        tensors = _cast(source.tensors, _PAIR_DTYPES[kind] if dtype == "keep" else dtype)
+        written.append(_write_pt(folder / f"{stem}{rank}_{kind}_model.pt", source, tensors))
+    return written
+
+
+def _cast(tensors: dict[str, LazyTensor], dtype: str) -> dict[str, LazyTensor]:
+    """The uncertainty head keeps its dtype: its random frequencies are of no use when they are rounded."""
+    if dtype == "keep":
+        return tensors
+    return {n: t if n.startswith("logvar.") else t.cast(DTYPES[dtype]) for n, t in tensors.items()}
+
+
+# ---- one function per format ----
+
+
+def _write_pt(file: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
+    official = _layout("official", weights, tensors)
+    named = {n if n.startswith("logvar.") else f"net.{n}": tensor for n, tensor in official.items()}
+    _check_space(file, named)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _published(file) as unfinished, _progress(file.name, named.values()) as report:
+        writers.write_pt(unfinished, named, report)
+    return file
+
+
+def _write_diffusers(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
+    if not weights.config.learnable_positions:
+        raise CheckpointError(f"{weights.path} has no learnable positions; its network has no class in diffusers")
+    named = _layout("diffusers", weights, tensors)
+    with _published(folder) as unfinished, _progress(folder.name, named.values()) as report:
+        unfinished.mkdir(parents=True)
+        writers.write_diffusers(unfinished, named, diffusers_config(weights.config), report)
+    return folder
+
+
+def _write_nemo(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
+    parts = []
+    for name, tensor in _layout("nemo", weights, tensors).items():
+        if match := re.match(r"module\.decoder\.layers\.(\d+)\.(.+)", name):
+            stacked = f"module.decoder.layers.{match[2]}"
+            parts.append(writers.Part(stacked, tensor, int(match[1]), weights.config.num_layers))
+        else:
+            parts.append(writers.Part(name, tensor))
+    with _published(folder) as unfinished, _progress(folder.name, [part.tensor for part in parts]) as report:
+        (unfinished / "weights").mkdir(parents=True)
+        writers.write_torch_dist(unfinished / "weights", parts, {}, report)
+    return folder
+
+
+def _write_dist(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
+    """``folder/epoch=0-step=0/{weights,context}``, as a run writes it but with weights alone."""
+    ordered = {name: tensors[name] for name in networks.expected_shapes(weights.config) if name in tensors}
+    parts = [writers.Part(name, tensor) for name, tensor in ordered.items()]
+    checkpoint = folder / folders.folder_name(0, 0)
+    with _published(checkpoint) as unfinished, _progress(folder.name, ordered.values()) as report:
+        (unfinished / "weights").mkdir(parents=True)
+        (unfinished / "context").mkdir()
+        common = {"format_version": 1, "converted_from": str(weights.path)}
+        checksums = writers.write_torch_dist(unfinished / "weights", parts, common, report)
+        (unfinished / "context" / "checksums.json").write_text(json.dumps(checksums, indent=0, sort_keys=True))
+        (unfinished / "context" / "recipe.yaml").write_text(_recipe(weights))
+    return checkpoint
+
+
+def _layout(layout: str, weights: Weights, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    return layouts.from_native(tensors, layout, weights.config.num_layers, weights.config.head_dim)
+
+
+def _recipe(weights: Weights) -> str:
+    """The record of the network: the run's own, or for foreign weights that of an official network."""
+    if weights.checkpoint is not None and (recorded := weights.checkpoint.context / "recipe.yaml").exists():
+        return recorded.read_text()
+    from cosmos1.models.diffusion.model import DiffusionModel
+
+    return yaml.safe_dump({"model": dataclasses.asdict(DiffusionModel(config=weights.config))}, sort_keys=False)
+
+
+def diffusers_config(config) -> dict:
+    """``config.json`` of diffusers' CosmosTransformer3DModel; the padding mask is a channel it adds itself."""
+    return {
+        "_class_name": "CosmosTransformer3DModel",
+        "in_channels": config.latent_channels + int(config.condition_mask),
+        "out_channels": config.latent_channels,
+        "num_attention_heads": config.num_attention_heads,
+        "attention_head_dim": config.head_dim,
+        "num_layers": config.num_layers,
+        "mlp_ratio": float(config.mlp_ratio),
+        "text_embed_dim": config.text_embedding_dim,
+        "adaln_lora_dim": config.adaln_lora_dim,
+        "max_size": [config.max_frames, config.max_height, config.max_width],
+        "patch_size": [1, config.patch_spatial, config.patch_spatial],
+        "rope_scale": list(networks.rope_scale(config)),
+        "concat_padding_mask": True,
+        "extra_pos_embed_type": "learnable",
+    }
+
+
+# ---- destination and progress ----
+
+
+def _check_destination(destination: Path) -> None:
+    if destination.is_file() or (destination.is_dir() and any(destination.iterdir())):
+        raise CheckpointError(f"{destination} exists and is not empty; name a new place, or delete it first")
+
+
+def _check_space(destination: Path, tensors: dict[str, LazyTensor]) -> None:
+    folder = next(parent for parent in (destination, *destination.absolute().parents) if parent.is_dir())
+    needed, free = sum(tensor.num_bytes for tensor in tensors.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise CheckpointError(
+            f"{destination} needs {needed / 2**30:.1f} GiB, {folder} has {free / 2**30:.1f} GiB free; choose another disk or "
+            "a smaller --dtype"
+        )
+
+
+@contextmanager
+def _published(final: Path):
+    """A name beside ``final`` to write to; renamed to ``final`` when all is written, deleted when something fails."""
+    unfinished = final.with_name(final.name + UNFINISHED)
+    _remove(unfinished)  # left by a process that was killed
+    try:
+        yield unfinished
+        if final.is_dir():
+            final.rmdir()  # empty, as was checked
+        os.rename(unfinished, final)
+    except BaseException:
+        _remove(unfinished)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(label: str, tensors):
+    """Prints GiB written, rate and time left: in place on a terminal, a line every ten seconds in a log."""
+    total, done, started, last = sum(tensor.num_bytes for tensor in tensors), 0, time.monotonic(), time.monotonic()
+    interactive = sys.stdout.isatty()
+
+    def report(num_bytes: int) -> None:
+        nonlocal done, last
+        done += num_bytes
+        now = time.monotonic()
+        if now - last < (0.2 if interactive else 10) and done < total:
+            return
+        last, rate = now, done / max(now - started, 1e-6)
+        line = f"{label}: {done / 2**30:.2f}/{total / 2**30:.2f} GiB, {rate / 2**30:.2f} GiB/s, {(total - done) / rate:.0f} s left"
+        print(f"\r{line:78s}" if interactive else line, end="" if interactive and done < total else "\n", flush=True)
+
+    yield report

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generating held-out samples in the middle of a run, for callbacks. Every rank generates; the main rank decodes."""
+
+from typing import Iterator, Optional
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cosmos1.data.video import tensor_to_frames
+from cosmos1.errors import UserError
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.parallel.device import device
+from cosmos1.training.schedule_runner import predict
+
+
+class LatentDecoder:
+    """The tokenizer of the run's data, on the main rank alone.
+
+    A run must not end because it cannot draw: where the tokenizer cannot be had or memory runs out, the run says so once
+    and ``available`` is False, on all ranks alike.
+    """
+
+    def __init__(self, run, purpose: str):
+        self.run, self.purpose, self.tokenizer = run, purpose, None
+        problem: list[Optional[str]] = [None]
+        if run.metrics.is_main:
+            num_frames = (run.data.sample_shape[1] - 1) * 8 + 1
+            try:
+                self.tokenizer = build_video_tokenizer(
+                    run.task.tokenizer, run.task.tokenizer_path, num_frames, device()
+                )
+            except UserError as error:
+                problem = [str(error)]
+                run.metrics.message(f"no {purpose}: {error}")
+        dist.broadcast_object_list(problem, src=0)
+        self.available = problem[0] is None
+
+    def decode(self, latent: torch.Tensor) -> Optional[np.ndarray]:
+        """Frames ``[T, H, W, 3]`` uint8 on the main rank, None on others or when memory is short."""
+        if self.tokenizer is None:
+            return None
+        try:
+            return tensor_to_frames(self.tokenizer.decode(latent.to(device())))
+        except torch.OutOfMemoryError:
+            self.run.metrics.message(f"no {self.purpose}: not enough memory to decode beside the training state")
+            return None
+
+
+def held_out_samples(data, count: int) -> Iterator[dict]:
+    """Yield the first ``count`` held-out samples, fewer where there are fewer, each as a batch of one.
+
+    They are the same on every rank, as generation over several ranks needs.
+    """
+    seen: set[int] = set()
+    # Replica 0 of 1: whatever the number of data-parallel replicas.
+    for batch in data.validation_batches(0, 1, -(-count // data.micro_batch_size)):
+        for row, position in enumerate(batch["sample_position"].tolist()):
+            # The last batch of a short list is filled up from its beginning.
+            if position in seen or len(seen) == count:
+                return
+            seen.add(position)
+            yield {name: value[row : row + 1] for name, value in batch.items()}
+
+
+def generate_held_out(run, sample: dict, settings: GenerationSettings, num_given_latent_frames: int) -> torch.Tensor:
+    """The latent ``[1, C, T, H, W]`` generated for the text of a held-out sample; the same on every rank.
+
+    A Video2World network gets the first ``num_given_latent_frames`` of the sample's own latent. Call it in
+    ``run.model.evaluating()``.
+    """
+    sigma_data, given = run.task.objective.sigma_data, None
+    if run.task.config.condition_mask and num_given_latent_frames:
+        given = GivenFrames(sample["video"].to(device()).float() * sigma_data, num_given_latent_frames)
+    return generate_latent(
+        lambda noisy: predict(run.model, noisy),
+        run.data.sample_shape,
+        sample["t5_text_embeddings"].to(device()).float(),
+        None,
+        float(sample["fps"][0]),
+        settings,
+        sigma_data,
+        given,
+        run.task.config.condition_mask,
+    )
