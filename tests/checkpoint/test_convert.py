@@ -65,8 +65,7 @@ def test_diffusers_loads_the_export_and_computes_the_same(tmp_path):
     torch.save({f"net.{name}": tensor for name, tensor in weights.items()}, tmp_path / "model.pt")
     folder = converted(tmp_path / "model.pt", tmp_path / "transformer", "diffusers", config)
     diffusers_network(config, weights)  # replaces the one torchvision call that the model makes
-    model = CosmosTransformer3DModel.from_config(CosmosTransformer3DModel.load_config(folder))
-    model.load_state_dict(load_file(folder / DIFFUSERS_FILE), strict=True)
+    model = CosmosTransformer3DModel.from_pretrained(folder)
     inputs = golden_inputs()
     theirs = model(
         hidden_states=inputs["x_BCTHW"],
