@@ -14,7 +14,7 @@ export INCLUDE_WORKSPACE_FILE ?= false
 $(VENV)/.installed: setup.py
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (first time: a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .[test]
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .[test]
 	@touch $@
 
 demo: $(VENV)/.installed

@@ -131,6 +131,13 @@ def test_video2world_trains_and_continues_a_video(latents, tmp_path):
         "--video_save_path", tmp_path / "out.mp4")  # fmt: skip
     assert read_video(tmp_path / "out.mp4").shape == (17, 32, 48, 3)
     assert json.loads((tmp_path / "out.json").read_text())["num_input_frames"] == 9
+    line = json.dumps({"prompt": "A red ball.", "visual_input": str(video)})
+    (tmp_path / "batch.jsonl").write_text(line + "\n")
+    single = ("--prompt", "A red ball.", "--conditioned_image_or_video_path", video)
+    batch = [option for option in options if option not in single]
+    run("recipes/generate/video2world.py", "--checkpoint", tmp_path / "default" / "v", *batch, "--num_chunks", 2,
+        "--batch_input_path", tmp_path / "batch.jsonl", "--video_save_path", tmp_path / "long")  # fmt: skip
+    assert len(read_video(tmp_path / "long" / "0.mp4")) == 17 + (17 - 9)
     refused = run(
         "recipes/generate/text2world.py", "--checkpoint", tmp_path / "default" / "v", "--prompt", "x", check=False
     )

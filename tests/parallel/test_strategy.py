@@ -128,5 +128,5 @@ def test_the_description_names_every_factor():
     strategy = MegatronStrategy(
         tensor_model_parallel_size=2, context_parallel_size=2, sequence_parallel=True, fsdp=True
     )
-    assert strategy.describe(8) == "TP=2 + SP, PP=1, CP=2, FSDP=2"
+    assert strategy.describe(8) == "TP=2 + SP, PP=1, CP=2, DP=2, fully sharded over 4 ranks"
     assert MegatronStrategy(pipeline_model_parallel_size=2).describe(8) == "TP=1, PP=2, CP=1, DP=4"

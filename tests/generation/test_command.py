@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the generation commands make of their options, and what they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cosmos1.errors import ConfigError, DataError
+from cosmos1.generation.command import parser, read_requests
+from cosmos1.generation.generator import VideoShape, read_given_frames
+from cosmos1.generation.hooks import load_guardrail, load_hook
+
+ROOT = Path(__file__).parents[2]
+
+
+def requests(video2world: bool, *options):
+    return read_requests(parser("", video2world).parse_args([str(option) for option in options]), video2world)
+
+
+def test_one_prompt_is_one_video():
+    (request,) = requests(False, "--prompt", "A red ball.", "--video_save_path", "out/a.mp4")
+    assert (request.prompt, request.visual_input, request.save_path) == ("A red ball.", None, Path("out/a.mp4"))
+
+
+def test_a_batch_finds_its_inputs_beside_the_file_and_numbers_its_videos(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "1.mp4").touch()
+    lines = [{"prompt": "first", "visual_input": "clips/1.mp4"}, {"prompt": "second", "visual_input": "clips/1.mp4"}]
+    (tmp_path / "batch.jsonl").write_text("\n\n".join(json.dumps(line) for line in lines))
+    found = requests(True, "--batch_input_path", tmp_path / "batch.jsonl", "--video_save_path", tmp_path / "out")
+    assert [request.prompt for request in found] == ["first", "second"]
+    assert [request.save_path.name for request in found] == ["0.mp4", "1.mp4"]
+    assert found[0].visual_input == str(tmp_path / "clips" / "1.mp4")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('{"prompt": "a", "visual_input": "no.mp4"}', ["line 1", "no.mp4", "does not exist"]),
+        ('{"prompt": "a"}\n{"text": "b"}', ["line 2", "prompt"]),
+        ("not json", ["line 1"]),
+        ("\n", ["no lines"]),
+    ],
+)
+def test_a_bad_batch_file_names_its_line(tmp_path, text, words):
+    (tmp_path / "batch.jsonl").write_text(text)
+    with pytest.raises(DataError) as caught:
+        requests(False, "--batch_input_path", tmp_path / "batch.jsonl")
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("options", [(), ("--prompt", "a", "--batch_input_path", "b")])
+def test_exactly_one_source_of_prompts(options):
+    with pytest.raises(ConfigError, match="either --prompt or --batch_input_path"):
+        requests(False, *options)
+
+
+def test_video2world_needs_something_to_continue():
+    with pytest.raises(ConfigError, match="conditioned_image_or_video_path"):
+        requests(True, "--prompt", "a")
+
+
+@pytest.mark.parametrize("size", [(120, 704, 1280), (121, 700, 1280), (121, 704, 1270)])
+def test_sizes_that_no_tokenizer_makes(size):
+    with pytest.raises(ConfigError, match="nearest are"):
+        VideoShape(*size, 24).latent_shape(16)
+    assert VideoShape(121, 704, 1280, 24).latent_shape(16) == [16, 16, 88, 160]
+
+
+def test_given_frames_of_an_image_and_of_a_file_that_is_none(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "start.png")
+    assert read_given_frames(str(tmp_path / "start.png"), 1).shape == (1, 6, 8, 3)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"broken\.png"):
+        read_given_frames(str(tmp_path / "broken.png"), 1)
+
+
+def test_hooks_are_imported_by_name_or_refused():
+    assert load_hook(None)("same") == "same"
+    assert load_hook("os.path:basename")("a/b") == "b"
+    for name in ("nothing", "no_such_module:f", "os.path:no_such_function"):
+        with pytest.raises(ConfigError, match="package.module:function"):
+            load_hook(name)
+
+
+def test_the_guardrail_says_how_to_install_it():
+    with pytest.raises(ConfigError, match="pip install cosmos_guardrail"):
+        load_guardrail()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--prompt", "a"], "give --checkpoint"),
+        (["--prompt", "a", "--checkpoint", "nowhere"], "nowhere"),
+        (["--prompt", "a", "--model", "tiny", "--height", "50"], "multiples of 16"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(options, words, tmp_path):
+    command = [sys.executable, ROOT / "recipes/generate/text2world.py", *options]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: ") and words in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
