@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loading batches in background processes, in a fixed order, with user errors that arrive as they were raised."""
 
+import atexit
 import contextlib
+import multiprocessing.util  # registers its own exit function now, so that ours runs before it
 import signal
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -60,6 +63,9 @@ def load_batches(
             batches._shutdown_workers()
 
 
+_deaf_processes: "weakref.WeakSet[multiprocessing.Process]" = weakref.WeakSet()
+
+
 @contextlib.contextmanager
 def termination_blocked() -> Iterator[None]:
     """Processes started inside never receive SIGTERM.
@@ -67,8 +73,20 @@ def termination_blocked() -> Iterator[None]:
     Slurm and torchrun send it to every process of a job. The trainer answers it with a checkpoint and still needs its
     workers; a worker that dies of it would take the trainer along.
     """
+    others = set(multiprocessing.active_children())
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _deaf_processes.update(set(multiprocessing.active_children()) - others)
+
+
+@atexit.register
+def _kill_deaf_processes() -> None:
+    """At the end of this process Python would terminate its children and wait; these would not hear it."""
+    alive = [process for process in _deaf_processes if process.is_alive()]
+    if alive:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would report each as a failure
+    for process in alive:
+        process.kill()

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches, order, resume, held-out split, and what each damaged input is answered with."""
 
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ import torch
 from cosmos1.data.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 from tests.data.conftest import write_sample
+
+ROOT = Path(__file__).parents[2]
 
 
 def build(folder, **fields):
@@ -238,3 +243,17 @@ def test_short_text_is_padded_with_zero_rows(tmp_path):
     write_sample(tmp_path, 0, rows=5)
     batch = next(build(tmp_path).train_batches(0, 1, 0))
     assert batch["t5_text_embeddings"].shape == (1, 512, 1024) and batch["t5_text_mask"].sum() == 5
+
+
+@pytest.mark.parametrize("ending", ["pass", "raise RuntimeError('crash')"])
+def test_a_process_ends_although_its_workers_do_not_hear_termination(tmp_path, ending):
+    script = tmp_path / "script.py"
+    lines = ["import torch", "from cosmos1.data.loader import load_batches", "load = lambda p: {'x': torch.tensor(p)}"]
+    lines += [
+        "batches = load_batches(iter([[i] for i in range(10**6)]), load, 2, 2)",
+        "print(next(batches)['x'].item())",
+    ]
+    script.write_text("\n".join([*lines, ending]))
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert ended.stdout == "0\n" and ended.returncode == (ending != "pass")
+    assert "DataLoader worker" not in ended.stderr
