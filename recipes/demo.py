@@ -135,13 +135,13 @@ class Demo:
 
 
 def _size_like(folder: Path) -> tuple[int, int]:
-    """A small size with about the shape of the first video, in multiples of 16."""
+    """A small size with about the shape of the first video; an even number of token rows divides by TP=2."""
     from cosmos1.data.clip_plan import list_mp4_files
     from cosmos1.data.video import probe_video
 
     info = probe_video(list_mp4_files(folder)[0])
     height = (PIXELS * info.height / info.width) ** 0.5
-    return max(round(height / 16), 2) * 16, max(round(PIXELS / height / 16), 2) * 16
+    return max(round(height / 32), 1) * 32, max(round(PIXELS / height / 16), 2) * 16
 
 
 def main() -> None:
