@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from cosmos1.data.latent_sample import stack_samples
 from cosmos1.data.loader import load_batches, termination_blocked
-from cosmos1.data.sampler import check_batch_sizes, held_out_positions, micro_batch_positions
+from cosmos1.data.sampler import check_batch_sizes, check_same_order, held_out_positions, micro_batch_positions
 from cosmos1.errors import CheckpointError, ConfigError, DataError
 
 STATE_VERSION = 1
@@ -144,13 +144,7 @@ class EnergonDataModule:
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         """Check that the state belongs to these shards and this order. Raises ConfigError naming both values if not."""
-        for key, now in self.state_dict(0).items():
-            if key != "consumed_samples" and state.get(key) != now:
-                raise ConfigError(
-                    f"resuming {self.path}: {key} was {state.get(key)} in the checkpoint and is {now} now, so the "
-                    f"order of samples would change. Restore the data and data.* settings of that run, or start a "
-                    f"new run from its weights."
-                )
+        check_same_order(self.path, state, self.state_dict(0))
 
     def rank_state_dict(self) -> Optional[Dict[str, Any]]:
         """Return the loader state of this data-parallel rank (every rank must save its own), or None before training.

@@ -74,6 +74,16 @@ def check_batch_sizes(
 
 
 @lru_cache(maxsize=4)
+def check_same_order(path: str, saved: dict, now: dict) -> None:
+    """Raise ConfigError, naming both values, if a saved data state is not of this dataset and order."""
+    for key, value in now.items():
+        if key != "consumed_samples" and saved.get(key) != value:
+            raise ConfigError(
+                f"resuming {path}: {key} was {saved.get(key)} in the checkpoint and is {value} now, so the order of samples "
+                "would change. Restore the data and data.* settings of that run, or start a new run from its weights."
+            )
+
+
 def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     # RandomState's stream is frozen: the order stays the same with every version of numpy.
     return np.random.RandomState([seed % 2**32, epoch]).permutation(num_samples)

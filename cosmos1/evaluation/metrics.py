@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from cosmos1.models.tokenizers.video import VideoTokenizer
+    from cosmos1.models.tokenizers.protocol import VideoTokenizer
 
 PEAK = 255.0
 SSIM_WINDOW = 11

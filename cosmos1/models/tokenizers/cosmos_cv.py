@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.models.tokenizers.shapes import check_video_shape
+from cosmos1.models.tokenizers.protocol import check_video_shape
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCosmos

@@ -21,7 +21,7 @@ import math
 import torch
 from einops import rearrange
 
-from cosmos1.models.tokenizers.shapes import check_video_shape
+from cosmos1.models.tokenizers.protocol import check_video_shape
 
 # Each pattern: (colour axis, frequency in time, vertical frequency, horizontal frequency, standard deviation).
 # Colour axes: 0 luma, 1 blue against yellow, 2 red against green. The standard deviations are those of the pattern's

@@ -1,16 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes of video that a tokenizer accepts."""
+"""What every continuous video tokenizer offers.
+
+Legend of the shapes: B batch, C channels, T pixel frames, H W pixels, t latent frames, h w latent grid.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cosmos1.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from cosmos1.models.tokenizers.video import VideoTokenizer
+
+class VideoTokenizer(Protocol):
+    """Turns video into normalised latents (about zero mean and unit variance per channel) and back.
+
+    The first pixel frame becomes the first latent frame; every further `temporal_factor` frames become one more. The
+    latents are not multiplied by sigma_data: the training step multiplies, the sampler divides.
+    """
+
+    name: str
+    latent_channels: int
+    temporal_factor: int
+    spatial_factor: int
+
+    def encode(self, video_BCTHW: torch.Tensor) -> torch.Tensor:
+        """Encode RGB video (B, 3, T, H, W) in [-1, 1] to latents (B, C, t, h, w). Raises ConfigError on bad sizes."""
+
+    def decode(self, latent_BCTHW: torch.Tensor) -> torch.Tensor:
+        """Decode latents (B, C, t, h, w) to RGB video (B, 3, T, H, W), about [-1, 1] and not clamped."""
 
 
 def check_video_shape(tokenizer: VideoTokenizer, video_BCTHW: torch.Tensor) -> None:
