@@ -82,8 +82,8 @@ class EnergonDataModule:
 
     @property
     def tokenizer(self) -> Optional[str]:
-        """None: shards do not record the tokenizer."""
-        return None
+        """Name of the video tokenizer that made the latents, None where the shards do not say."""
+        return self._facts.get("tokenizer")
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""

@@ -73,7 +73,6 @@ def check_batch_sizes(
         )
 
 
-@lru_cache(maxsize=4)
 def check_same_order(path: str, saved: dict, now: dict) -> None:
     """Raise ConfigError, naming both values, if a saved data state is not of this dataset and order."""
     for key, value in now.items():
@@ -84,6 +83,7 @@ def check_same_order(path: str, saved: dict, now: dict) -> None:
             )
 
 
+@lru_cache(maxsize=4)
 def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     # RandomState's stream is frozen: the order stays the same with every version of numpy.
     return np.random.RandomState([seed % 2**32, epoch]).permutation(num_samples)
