@@ -58,7 +58,7 @@ def test_diffusers_loads_the_export_and_computes_the_same(tmp_path):
     from diffusers.models.transformers.transformer_cosmos import CosmosTransformer3DModel
 
     from tests.models.reference import build_network, golden_inputs, golden_weights, load_official, tiny_config
-    from tests.models.test_network import diffusers_network
+    from tests.models.test_network import diffusers_network, diffusers_output
 
     config = tiny_config(rope_h_extrapolation_ratio=2.0, rope_w_extrapolation_ratio=2.0)
     weights = golden_weights(config)
@@ -67,14 +67,7 @@ def test_diffusers_loads_the_export_and_computes_the_same(tmp_path):
     diffusers_network(config, weights)  # replaces the one torchvision call that the model makes
     model = CosmosTransformer3DModel.from_pretrained(folder)
     inputs = golden_inputs()
-    theirs = model(
-        hidden_states=inputs["x_BCTHW"],
-        timestep=inputs["timesteps_B"],
-        encoder_hidden_states=inputs["text_BME"],
-        fps=24,
-        padding_mask=inputs["padding_mask_B1HW"],
-        return_dict=False,
-    )[0]
+    theirs = diffusers_output(model, inputs)
     network = build_network(config)
     load_official(network, config, weights)
     ours = network(**inputs)

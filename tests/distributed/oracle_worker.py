@@ -10,7 +10,7 @@ from cosmos1.models.diffusion.initialization import tensor_parallel_axis
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.strategy import MegatronStrategy
 from tests.models.reference import build_network, golden_inputs, load_official, tiny_config
-from tests.models.test_network import diffusers_network
+from tests.models.test_network import diffusers_network, diffusers_output
 
 
 def main(layout: str, path: str, sequence_parallel: str) -> None:
@@ -26,14 +26,7 @@ def main(layout: str, path: str, sequence_parallel: str) -> None:
     inputs = golden_inputs()
     ours = network(**inputs)
     oracle = diffusers_network(config, weights)
-    theirs = oracle(
-        hidden_states=inputs["x_BCTHW"],
-        timestep=inputs["timesteps_B"],
-        encoder_hidden_states=inputs["text_BME"],
-        fps=24,
-        padding_mask=inputs["padding_mask_B1HW"],
-        return_dict=False,
-    )[0]
+    theirs = diffusers_output(oracle, inputs)
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
     ours.square().mean().backward()
     theirs.square().mean().backward()

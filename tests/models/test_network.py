@@ -133,6 +133,19 @@ def diffusers_network(config, weights):
     return model
 
 
+def diffusers_output(model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Its prediction for :func:`golden_inputs`, with or without a condition mask."""
+    return model(
+        hidden_states=inputs["x_BCTHW"],
+        timestep=inputs["timesteps_B"],
+        encoder_hidden_states=inputs["text_BME"],
+        fps=24,
+        condition_mask=inputs.get("condition_mask_B1THW"),
+        padding_mask=inputs["padding_mask_B1HW"],
+        return_dict=False,
+    )[0]
+
+
 @pytest.mark.parametrize("ratio", [1.0, 2.0], ids=["7b-positions", "14b-positions"])
 @pytest.mark.parametrize("condition", [False, True], ids=["text2world", "video2world"])
 def test_equals_diffusers_forward_and_gradients(ratio, condition):
@@ -145,15 +158,7 @@ def test_equals_diffusers_forward_and_gradients(ratio, condition):
     if condition:
         inputs["condition_mask_B1THW"] = condition_mask()
     ours = network(**inputs)
-    theirs = oracle(
-        hidden_states=inputs["x_BCTHW"],
-        timestep=inputs["timesteps_B"],
-        encoder_hidden_states=inputs["text_BME"],
-        fps=24,
-        condition_mask=inputs.get("condition_mask_B1THW"),
-        padding_mask=inputs["padding_mask_B1HW"],
-        return_dict=False,
-    )[0]
+    theirs = diffusers_output(oracle, inputs)
     assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
     ours.square().mean().backward()
     theirs.square().mean().backward()
