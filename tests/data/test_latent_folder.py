@@ -30,6 +30,7 @@ def stream(module, dp_size, consumed, num_steps):
         for batch in islice(module.train_batches(rank, dp_size, consumed), per_step * num_steps):
             values = batch["video"][:, 0, 0, 0, 0].int().tolist()
             found += zip(batch["sample_position"].tolist(), values)
+        module.close()
     return sorted(found)
 
 
