@@ -3,8 +3,7 @@
 
 import json
 import os
-import subprocess
-import sys
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 import torch
 
 from cosmos1.training.metrics import read_metrics
-
-ROOT = Path(__file__).parents[2]
+from tests.distributed.ranks import Rank
 
 
 def job(name: str, latents: Path, log_dir: Path, settings: dict, **extra) -> dict:
@@ -23,31 +21,41 @@ def job(name: str, latents: Path, log_dir: Path, settings: dict, **extra) -> dic
     return {"name": name, "set": places | settings, **extra}
 
 
-def start(jobs: list[dict], num_processes: int, folder: Path) -> list[subprocess.Popen]:
+def start(jobs: list[dict], num_processes: int, folder: Path) -> list[Rank]:
     """Start the ranks that run ``jobs``; they leave ``<folder>/<job>.<rank>.json``."""
+    return start_ranks("tests.distributed.worker", [str(_write_plan(jobs, folder))], num_processes, folder)
+
+
+def _write_plan(jobs: list[dict], folder: Path) -> Path:
     plan = {"store": str(folder / "store"), "results": str(folder), "jobs": jobs}
     (folder / "plan.json").write_text(json.dumps(plan))
-    return start_ranks("tests.distributed.worker", [str(folder / "plan.json")], num_processes, folder)
+    return folder / "plan.json"
 
 
-def start_ranks(module: str, arguments: list[str], num_processes: int, folder: Path) -> list[subprocess.Popen]:
+def start_ranks(module: str, arguments: list[str], num_processes: int, folder: Path) -> list[Rank]:
     """Start ``python -m module`` once per rank; output goes to ``<folder>/rank<r>.log``."""
-    processes = []
-    for rank in range(num_processes):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(num_processes),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "WANDB_MODE": "disabled",
-        }
-        command = [sys.executable, "-m", module, *arguments]
-        with open(folder / f"rank{rank}.log", "w") as log:
-            processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log))
-    return processes
+    meeting_point = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    shared = os.environ | meeting_point | {"WORLD_SIZE": str(num_processes), "WANDB_MODE": "disabled"}
+    return [
+        Rank(module, arguments, {**shared, "RANK": str(rank)}, folder / f"rank{rank}.log")
+        for rank in range(num_processes)
+    ]
 
 
-def wait(processes: list[subprocess.Popen], limit_s: float = 240) -> list[int]:
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def run_ranks(module: str, arguments: list, num_processes: int, folder: Path) -> None:
+    """Run ``python -m module`` on all ranks to its end. Any failing rank fails the test."""
+    statuses = wait(start_ranks(module, [str(argument) for argument in arguments], num_processes, folder))
+    if any(statuses):
+        logs = "\n".join(f"rank {r}: {log_tail(folder, r)}" for r in range(num_processes))
+        pytest.fail(f"ranks ended with {statuses}\n{logs}", pytrace=False)
+
+
+def wait(processes: list[Rank], limit_s: float = 240) -> list[int]:
     """Exit statuses. When one rank fails or time is up, the others are killed, so that nothing hangs."""
     deadline = time.monotonic() + limit_s
     try:
@@ -63,7 +71,7 @@ def wait(processes: list[subprocess.Popen], limit_s: float = 240) -> list[int]:
     return [process.returncode for process in processes]
 
 
-def kill(processes: list[subprocess.Popen]) -> None:
+def kill(processes: list[Rank]) -> None:
     for process in processes:
         process.kill()
     for process in processes:
@@ -74,10 +82,7 @@ def launch(jobs: list[dict], num_processes: int) -> dict[str, list[dict]]:
     """Run all jobs on ``num_processes`` ranks; results by job name and rank. Any failing rank fails the test."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        statuses = wait(start(jobs, num_processes, folder))
-        if any(statuses):
-            logs = "\n".join(f"rank {r}: {log_tail(folder, r)}" for r in range(num_processes))
-            pytest.fail(f"ranks ended with {statuses}\n{logs}", pytrace=False)
+        run_ranks("tests.distributed.worker", [_write_plan(jobs, folder)], num_processes, folder)
         return {
             j["name"]: [json.loads((folder / f"{j['name']}.{r}.json").read_text()) for r in range(num_processes)]
             for j in jobs

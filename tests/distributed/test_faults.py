@@ -13,7 +13,8 @@ import time
 import pytest
 
 from cosmos1.checkpoint.folders import complete_checkpoints
-from tests.distributed.launching import ROOT, checkpoint_folder, job, kill, launch, log_tail, series, start, stored
+from tests.distributed.launching import checkpoint_folder, job, kill, launch, log_tail, series, start, stored
+from tests.distributed.ranks import ROOT
 
 pytestmark = pytest.mark.distributed
 

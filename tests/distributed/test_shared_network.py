@@ -1,29 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks and generated latents do not depend on how many processes share the network or the tokens."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from tests.distributed.launching import ROOT
+from tests.distributed.launching import run_ranks
 from tests.models.reference import golden_weights, tiny_config
 
 pytestmark = pytest.mark.distributed
 
 
-def torchrun(num_processes: int, module: str, *arguments) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    command = [sys.executable, *launcher, "-m", module, *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 def generate(path, tp_size: int, cp_size: int) -> torch.Tensor:
-    torchrun(tp_size * cp_size, "tests.distributed.generation_worker", path, tp_size, cp_size)
+    arguments = [path, tp_size, cp_size]
+    run_ranks("tests.distributed.generation_worker", arguments, tp_size * cp_size, path.parent)
     return torch.load(path)
 
 
@@ -42,4 +31,4 @@ def test_shared_by_two_processes(alone, tmp_path, tp_size, cp_size):
 @pytest.mark.parametrize("layout, sequence_parallel", [("tp", "no"), ("tp", "sp"), ("cp", "no")])
 def test_shared_network_equals_diffusers_forward_and_gradients(tmp_path, layout, sequence_parallel):
     torch.save(golden_weights(tiny_config()), tmp_path / "weights.pt")
-    torchrun(2, "tests.distributed.oracle_worker", layout, tmp_path / "weights.pt", sequence_parallel)
+    run_ranks("tests.distributed.oracle_worker", [layout, tmp_path / "weights.pt", sequence_parallel], 2, tmp_path)
