@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cosmos1.training.metrics import read_metrics
-from tests.distributed.ranks import Rank
+from tests.processes import Process
 
 
 def job(name: str, latents: Path, log_dir: Path, settings: dict, **extra) -> dict:
@@ -21,7 +21,7 @@ def job(name: str, latents: Path, log_dir: Path, settings: dict, **extra) -> dic
     return {"name": name, "set": places | settings, **extra}
 
 
-def start(jobs: list[dict], num_processes: int, folder: Path) -> list[Rank]:
+def start(jobs: list[dict], num_processes: int, folder: Path) -> list[Process]:
     """Start the ranks that run ``jobs``; they leave ``<folder>/<job>.<rank>.json``."""
     return start_ranks("tests.distributed.worker", [str(_write_plan(jobs, folder))], num_processes, folder)
 
@@ -32,14 +32,12 @@ def _write_plan(jobs: list[dict], folder: Path) -> Path:
     return folder / "plan.json"
 
 
-def start_ranks(module: str, arguments: list[str], num_processes: int, folder: Path) -> list[Rank]:
+def start_ranks(module: str, arguments: list[str], num_processes: int, folder: Path) -> list[Process]:
     """Start ``python -m module`` once per rank; output goes to ``<folder>/rank<r>.log``."""
     meeting_point = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     shared = os.environ | meeting_point | {"WORLD_SIZE": str(num_processes), "WANDB_MODE": "disabled"}
-    return [
-        Rank(module, arguments, {**shared, "RANK": str(rank)}, folder / f"rank{rank}.log")
-        for rank in range(num_processes)
-    ]
+    logs = [folder / f"rank{rank}.log" for rank in range(num_processes)]
+    return [Process(module, arguments, {**shared, "RANK": str(rank)}, log, log) for rank, log in enumerate(logs)]
 
 
 def _free_port() -> int:
@@ -55,7 +53,7 @@ def run_ranks(module: str, arguments: list, num_processes: int, folder: Path) ->
         pytest.fail(f"ranks ended with {statuses}\n{logs}", pytrace=False)
 
 
-def wait(processes: list[Rank], limit_s: float = 240) -> list[int]:
+def wait(processes: list[Process], limit_s: float = 240) -> list[int]:
     """Exit statuses. When one rank fails or time is up, the others are killed, so that nothing hangs."""
     deadline = time.monotonic() + limit_s
     try:
@@ -71,7 +69,7 @@ def wait(processes: list[Rank], limit_s: float = 240) -> list[int]:
     return [process.returncode for process in processes]
 
 
-def kill(processes: list[Rank]) -> None:
+def kill(processes: list[Process]) -> None:
     for process in processes:
         process.kill()
     for process in processes:

@@ -14,7 +14,7 @@ import pytest
 
 from cosmos1.checkpoint.folders import complete_checkpoints
 from tests.distributed.launching import checkpoint_folder, job, kill, launch, log_tail, series, start, stored
-from tests.distributed.ranks import ROOT
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.distributed
 

@@ -3,9 +3,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,23 +10,14 @@ import fiddle as fdl
 import pytest
 
 from cosmos1.data.video import read_video
+from tests.processes import ROOT, run
 
-ROOT = Path(__file__).parents[2]
 RECIPES = {
     f"cosmos_diffusion_{size}_{task}_finetune": ROOT / "recipes" / "diffusion" / f"{file}.py"
     for size in ("7b", "14b", "tiny")
     for task, file in (("text2world", "general"), ("video2world", "video2world"))
 }
 TINY = "cosmos_diffusion_tiny_text2world_finetune"
-
-
-def run(*command, check: bool = True) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "INCLUDE_WORKSPACE_FILE": "false"}
-    arguments = [sys.executable, *map(str, command)]
-    result = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    if check:
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result
 
 
 def load_recipe(name: str):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What :mod:`tests.distributed.ranks` imports before it forks."""
+"""What :mod:`tests.processes` imports before it forks."""
 
 import torch.distributed.checkpoint  # noqa: F401
 import torch.distributed.fsdp  # noqa: F401
