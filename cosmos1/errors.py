@@ -5,6 +5,9 @@ The command line prints the message alone and exits with status 2; any other exc
 its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; shown without a traceback."""
@@ -20,3 +23,16 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """`; did you mean "x"?` for the closest of the valid words, else the list of them."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
+    if close:
+        return "; did you mean " + " or ".join(f'"{name}"' for name in close) + "?"
+    return f"; there is: {', '.join(valid)}" if valid else ""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """Files of a checkpoint are missing or do not match their checksums; nothing of it has been used."""

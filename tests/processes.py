@@ -4,6 +4,7 @@
 A Python process needs five seconds of a core for those imports; the tests start some two hundred.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import runpy
@@ -44,6 +45,7 @@ def _run(program: str, arguments: list[str], environment: dict[str, str], stdout
     os.chdir(ROOT)
     for number, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    faulthandler.enable()
     sys.argv = [program, *arguments]
     if program.endswith(".py"):
         runpy.run_path(program, run_name="__main__")

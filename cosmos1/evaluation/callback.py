@@ -44,7 +44,9 @@ class EvaluateSamples:
         self._decoder = LatentDecoder(run, "scores of generated samples")
 
     def on_validation_end(self, run, values) -> None:
+        from cosmos1.conditioning.controls import num_views
         from cosmos1.models.diffusion.generation import GenerationSettings
+        from cosmos1.parallel.device import device
         from cosmos1.training.sampling import generate_held_out, held_out_samples
 
         self._num_validations += 1
@@ -53,19 +55,20 @@ class EvaluateSamples:
         scores = []
         with run.model.evaluating():
             for index, sample in enumerate(held_out_samples(run.data, self.num_samples)):
+                sample = run.task.with_latents(sample, device())
                 settings = GenerationSettings(self.num_steps, self.guidance, seed=self.seed + index)
                 generated = generate_held_out(run, sample, settings, self.num_given_latent_frames)
                 if run.metrics.is_main:
-                    scores += self._compare(generated, sample["video"].to(generated))
+                    scores += self._compare(generated, sample["video"].to(generated), num_views(sample))
         if scores:
             means = {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
             run.metrics.log(run.progress.step, means)
 
-    def _compare(self, generated, reference) -> "list[dict[str, float]]":
+    def _compare(self, generated, reference, num_views: int = 1) -> "list[dict[str, float]]":
         """Scores of one generated latent [1, C, T, H, W] against the held-out one; none when it cannot be decoded."""
         from cosmos1.evaluation.metrics import latent_distance, psnr, ssim
 
-        frames = [self._decoder.decode(latent) for latent in (generated, reference)]
+        frames = [self._decoder.decode(latent, num_views) for latent in (generated, reference)]
         if any(video is None for video in frames):
             return []
         scores = {"val_psnr": psnr(*frames).value, "val_ssim": ssim(*frames).value}

@@ -18,6 +18,7 @@ from cosmos1.training.config import (
     Logger,
     LRScheduler,
     MegatronOptimizer,
+    NewLayers,
     OptimizerConfig,
     RestoreConfig,
     Trainer,
@@ -81,6 +82,21 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
         log=run.Config(Logger, ckpt=run.Config(Checkpointing, every_n_train_steps=100 if tiny else 200)),
         resume=run.Config(AutoResume, restore_config=run.Config(RestoreConfig)),
     )
+
+
+def with_data(recipe: run.Partial, module: type, path: str, **settings) -> None:
+    """Feed ``recipe`` from another data module, in batches as before. The tiny recipes read ``demo_output/<path>``."""
+    tiny = recipe.trainer.precision == "fp32"
+    batch = {name: getattr(recipe.data, name) for name in ("micro_batch_size", "global_batch_size", "num_workers")}
+    recipe.data = run.Config(module, path=f"demo_output/{path}" if tiny else path, **batch | settings)
+
+
+def with_new_layers(recipe: run.Partial, names: list[str], lr_multiplier: float) -> None:
+    """``names`` begin the names of weights that the checkpoint of the base network may lack. In the full-size recipes they
+    learn ``lr_multiplier`` times as fast as what is already trained."""
+    recipe.resume.restore_config.allow_missing = names
+    if recipe.trainer.precision != "fp32":
+        recipe.optim.new_layers = run.Config(NewLayers, names=names, lr_multiplier=lr_multiplier)
 
 
 def energon_shards() -> run.Config[EnergonDataModule]:

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scaled dot-product attention of one tensor-parallel rank, split over the context-parallel group.
 
-Shapes: ``s`` local tokens (the sequence over CP), ``S`` all tokens, ``b`` batch, ``h`` heads of this TP rank, ``d`` head
-width. Every CP rank holds one contiguous chunk of the tokens. Attention has no mask (a DiT sees every token), so the
-three ways below are exact:
+Shapes: ``s`` local tokens (the sequence over CP), ``S`` all tokens, ``b`` batch, ``h`` heads of this TP rank, ``g`` key
+and value heads (each serves ``h / g`` neighbouring query heads), ``d`` head width. Every CP rank holds one contiguous
+chunk of the tokens. Attention has no mask (a DiT sees every token) or is causal (a GPT sees itself and what is before):
 
 * ``ulysses``: an all-to-all trades tokens for heads, each rank attends over all tokens with ``h / CP`` heads (Jacobs et
-  al. 2023, DeepSpeed Ulysses). Least communication; needs ``h`` divisible by CP.
-* ``allgather``: every rank gathers K and V. No condition on heads; memory grows with all of K and V.
+  al. 2023, DeepSpeed Ulysses). Least communication; needs ``g`` divisible by CP.
+* ``allgather``: every rank gathers K and V. No condition on heads; memory grows with all of K and V. Causal attention
+  leaves the later chunks more work than the earlier ones.
 * ``ring``: K and V travel round the ring, partial results are merged by their log-sum-exp (Liu et al. 2023). Written
-  without a fused kernel: it holds scores ``[s, b, h, s]`` in fp32, which suits short sequences only.
+  without a fused kernel: it holds scores ``[s, b, h, s]`` in fp32, which suits short sequences only. Not causal.
 """
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 
 from cosmos1.errors import ConfigError
 
@@ -31,7 +33,7 @@ _GPU_BACKENDS = [
 
 
 def choose_cp_mode(requested: str, heads_per_rank: int, cp_size: int) -> str:
-    """The mode that is used: ``auto`` is Ulysses where the heads divide, otherwise all-gather."""
+    """The mode that is used: ``auto`` is Ulysses where the key and value heads divide, otherwise all-gather."""
     if requested == "auto":
         return "ulysses" if heads_per_rank % cp_size == 0 else "allgather"
     if requested == "ulysses" and heads_per_rank % cp_size:
@@ -42,14 +44,31 @@ def choose_cp_mode(requested: str, heads_per_rank: int, cp_size: int) -> str:
     return requested
 
 
-def attend(q_sbhd: torch.Tensor, k_sbhd: torch.Tensor, v_sbhd: torch.Tensor) -> torch.Tensor:
-    """Unmasked attention ``softmax(q k^T / sqrt(d)) v``. Queries ``[s, b, h, d]``, keys and values ``[t, b, h, d]``."""
-    q, k, v = (x.permute(1, 2, 0, 3) for x in (q_sbhd, k_sbhd, v_sbhd))
+def attend(
+    q_sbhd: torch.Tensor,
+    k_tbgd: torch.Tensor,
+    v_tbgd: torch.Tensor,
+    causal: bool = False,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """``softmax(q k^T / sqrt(d)) v``: queries ``[s, b, h, d]``, keys and values ``[t, b, g, d]``.
+
+    ``causal``: the queries are the last ``s`` of the ``t`` tokens, and each sees the tokens up to its own. ``mask``, for
+    attention that is not causal: bool, broadcast to ``[b, h, s, t]``, True where a query sees a key.
+    """
+    q, k, v = (x.permute(1, 2, 0, 3) for x in (q_sbhd, k_tbgd, v_tbgd))
+    options = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    if causal and q.shape[2] == k.shape[2]:
+        options["is_causal"] = True
+    elif causal or mask is not None:
+        # Kernels with a mask know grouped heads on none but the slowest.
+        options = {"attn_mask": causal_lower_right(q.shape[2], k.shape[2]) if causal else mask}
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     if q.is_cuda and q.dtype != torch.float32:
         with sdpa_kernel(_GPU_BACKENDS, set_priority=True):
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = F.scaled_dot_product_attention(q, k, v, **options)
     else:
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, **options)
     return out.permute(2, 0, 1, 3)
 
 
@@ -128,33 +147,41 @@ def _pass_on(tensors: list[torch.Tensor], group: dist.ProcessGroup) -> list[torc
     return received
 
 
-def context_parallel_attend(q, k, v, group: dist.ProcessGroup | None, mode: str) -> torch.Tensor:
+def context_parallel_attend(q, k, v, group: dist.ProcessGroup | None, mode: str, causal: bool = False) -> torch.Tensor:
     """Self-attention over the tokens of all CP ranks; ``[s, b, h, d]`` in and out. ``mode`` is one of ``CP_MODES``."""
     if group is None or group.size() == 1:
-        return attend(q, k, v)
+        return attend(q, k, v, causal)
     if mode == "ulysses":
         q, k, v = (_tokens_to_heads(x, group) for x in (q, k, v))
-        return _heads_to_tokens(attend(q, k, v), group)
+        return _heads_to_tokens(attend(q, k, v, causal), group)
     if mode == "allgather":
         from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 
         k, v = (gather_from_sequence_parallel_region(x.contiguous(), group=group) for x in (k, v))
-        return attend(q, k, v)
-    assert mode == "ring", mode
+        if causal:
+            num_visible = (group.rank() + 1) * len(q)
+            k, v = k[:num_visible], v[:num_visible]
+        return attend(q, k, v, causal)
+    assert mode == "ring" and not causal, mode
     return _RingAttention.apply(q, k, v, group)
 
 
 class CoreAttention(torch.nn.Module):
     """The ``core_attention`` submodule of Megatron-core's attention layers: ``[s, b, h, d]`` to ``[s, b, h * d]``.
 
-    Cross-attention needs no exchange: queries are local and the context is the same on every CP rank.
+    ``attn_mask_type`` is Megatron-core's ``AttnMaskType.causal``, or None for attention to everything. Cross-attention
+    needs no exchange: queries are local and the context is the same on every CP rank.
     """
 
     def __init__(self, config, layer_number, attn_mask_type, attention_type, pg_collection, **unused):
         super().__init__()
+        self.causal = attn_mask_type is not None and attn_mask_type.name == "causal"
         self.group = pg_collection.cp if attention_type == "self" else None
-        heads = config.num_attention_heads // pg_collection.tp.size()
-        self.mode = choose_cp_mode(config.context_parallel_mode, heads, pg_collection.cp.size())
+        groups = config.num_query_groups // pg_collection.tp.size()
+        self.mode = choose_cp_mode(config.context_parallel_mode, groups, pg_collection.cp.size())
 
-    def forward(self, query, key, value) -> torch.Tensor:
-        return context_parallel_attend(query, key, value, self.group, self.mode).flatten(2)
+    def forward(self, query, key, value, mask=None) -> torch.Tensor:
+        if mask is not None:
+            assert self.group is None
+            return attend(query, key, value, mask=mask).flatten(2)
+        return context_parallel_attend(query, key, value, self.group, self.mode, self.causal).flatten(2)

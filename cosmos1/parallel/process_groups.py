@@ -9,6 +9,7 @@ import torch.distributed as dist
 from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel import megatron
+from cosmos1.parallel.rendezvous import fresh_store
 from cosmos1.parallel.strategy import MegatronStrategy
 
 
@@ -37,19 +38,34 @@ def initialize(strategy: MegatronStrategy, seed: int = 0, timeout_minutes: float
     from megatron.core import parallel_state
     from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
-    if not dist.is_initialized():
-        options = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
-        dist.init_process_group(devices.backend(), timeout=timedelta(minutes=timeout_minutes), **options)
     if parallel_state.model_parallel_is_initialized():
-        parallel_state.destroy_model_parallel()
+        _leave_groups()
+    if not dist.is_initialized():
+        timeout = timedelta(minutes=timeout_minutes)
+        store, rank, size = fresh_store(timeout) if "RANK" in os.environ else (dist.HashStore(), 0, 1)
+        dist.init_process_group(devices.backend(), timeout=timeout, store=store, rank=rank, world_size=size)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=strategy.tensor_model_parallel_size,
         pipeline_model_parallel_size=strategy.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=strategy.virtual_pipeline_model_parallel_size,
         context_parallel_size=strategy.context_parallel_size,
         distributed_timeout_minutes=int(timeout_minutes),
+        # Second copies of some groups, for a checkpoint format that is not used here.
+        create_gloo_process_groups=False,
     )
     model_parallel_cuda_manual_seed(seed)
+
+
+def _leave_groups() -> None:
+    """Leave the groups of an earlier call. A single process also leaves the world: each group keeps threads of its own
+    until that is gone, and a test session would gather thousands. Several processes could not meet again as simply.
+    """
+    from megatron.core import parallel_state
+
+    if dist.get_world_size() == 1:
+        shutdown()
+    else:
+        parallel_state.destroy_model_parallel()
 
 
 def shutdown() -> None:

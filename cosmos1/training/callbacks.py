@@ -26,6 +26,7 @@ class SampleVideo:
         self._decoder = LatentDecoder(run, "sample videos")
 
     def on_validation_end(self, run, values) -> None:
+        from cosmos1.conditioning.controls import num_views
         from cosmos1.models.diffusion.generation import GenerationSettings
         from cosmos1.training.sampling import generate_held_out, held_out_samples
 
@@ -36,6 +37,6 @@ class SampleVideo:
         with run.model.evaluating():
             for sample in held_out_samples(run.data, 1):
                 latent = generate_held_out(run, sample, settings, num_given_latent_frames=1)
-                frames = self._decoder.decode(latent)
+                frames = self._decoder.decode(latent, num_views(sample))
                 if frames is not None:
                     run.metrics.log_video(run.progress.step, "sample", frames, float(sample["fps"][0]))

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop."""
 
-import math
 import signal
 import time
 from contextlib import contextmanager
@@ -18,14 +17,17 @@ from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel.megatron import clip_gradients
 from cosmos1.parallel.strategy import micro_batches_per_step
+from cosmos1.training import bad_steps, run_state
 from cosmos1.training import optimizer as optimizers
-from cosmos1.training import run_state
 from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
 from cosmos1.training.metrics import MetricsLogger
 from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.run_folder import changed_settings, choose_run_folder, to_plain
+from cosmos1.training.save_attempts import SaveAttempts
 from cosmos1.training.schedule import learning_rate
 from cosmos1.training.schedule_runner import MetricSums, run_micro_batches
+from cosmos1.training.stragglers import StragglerReport
+from cosmos1.training.watchdog import Watchdog
 
 
 class TrainingRun:
@@ -47,7 +49,9 @@ class TrainingRun:
         self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed)
         self.model.add_optimizer(optim, trainer.precision)
         self.progress = run_state.Progress()
-        self.consecutive_bad_steps = 0
+        self.watchdog = Watchdog(trainer.hang, self.folder)
+        self.stragglers = StragglerReport(trainer.straggler_percent)
+        self.saves = SaveAttempts(self.folder, log.ckpt.max_failed_saves, self.metrics.message)
         self.stop_requested = False
         self.metric_sums = MetricSums(self.model)
 
@@ -57,10 +61,12 @@ class TrainingRun:
         """Train to ``trainer.max_steps``, or until SIGTERM asks to save and stop."""
         self._describe()
         self._restore()
-        with self.metrics, self._stop_on_signal():
+        with self.metrics, self._stop_on_signal(), self.watchdog:
             self._notify("on_train_start")
             self._train()
+            self.watchdog.enter("callbacks", self.progress.step)
             self._notify("on_train_end")
+            self.watchdog.enter("saving", self.progress.step)
             self.writer.finish()
             state = "stopped by a signal" if self.stop_requested else "finished"
             self.metrics.message(
@@ -76,6 +82,7 @@ class TrainingRun:
             *self._unexpected_world(),
             *self.task.describe(),
             *self.data.describe(),
+            *self.optim.describe(),
             f"batch: {self.data.global_batch_size} samples per step = {self.dp_size} replicas x "
             f"{self.num_micro_batches} micro batches of {self.data.micro_batch_size}",
         ]
@@ -92,16 +99,17 @@ class TrainingRun:
 
     def _restore(self) -> None:
         folder = self.folder / "checkpoints"
-        found: list[Checkpoint | None] = [None]
+        found: list[list[Checkpoint]] = [[]]
         if dist.get_rank() == 0:
             for leftover in folders.remove_unfinished(folder):
                 self.metrics.message(f"removed {leftover.name}, left by an interrupted save")
-            complete = folders.complete_checkpoints(folder)
-            found = [complete[-1] if complete and self.resume.resume_if_exists else None]
+            found = [folders.complete_checkpoints(folder) if self.resume.resume_if_exists else []]
         dist.broadcast_object_list(found, src=0)
-        if found[0] is not None:
-            self.progress = run_state.resume(self.model, found[0], self.data)
-            self._report_resume(found[0])
+        if found[0]:
+            checkpoint, self.progress, warnings = run_state.resume_newest_good(self.model, found[0], self.data)
+            for line in warnings:
+                self.metrics.message(f"WARNING: {line}")
+            self._report_resume(checkpoint)
         elif self.resume.restore_config is not None and self.resume.restore_config.path:
             for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
@@ -148,39 +156,50 @@ class TrainingRun:
         devices.reset_peak_memory()
         while self.progress.step < self.trainer.max_steps:
             started = time.perf_counter()
+            self.watchdog.enter("waiting for data", self.progress.step + 1)
             batches = [next(loader) for _ in range(self.num_micro_batches)]
             loaded = time.perf_counter()
+            self.watchdog.enter("computing", self.progress.step + 1)
             values = self._step(batches)
-            step, ckpt = self.progress.step, self.log.ckpt
-            is_last = step == self.trainer.max_steps
-            if step % self.trainer.log_every_n_steps == 0 or is_last:
+            self.stragglers.add(loaded - started)
+            if values:
                 values |= self._speed(batches, time.perf_counter() - started, loaded - started)
-                self.metrics.log(step, values)
-            self._notify("on_step_end", values)
-            interval = self.trainer.val_check_interval
-            if interval and self.trainer.limit_val_batches and (step % interval == 0 or is_last):
-                self.validate()
-            stopping = self._agree_to_stop()
-            if step % ckpt.every_n_train_steps == 0 or (is_last and ckpt.save_last) or stopping:
-                self.save()
-            if stopping:
+                self._log(values)
+            self._after_step(values)
+            if self.stop_requested:
                 return
+
+    def _log(self, values: dict[str, float]) -> None:
+        for line in self.stragglers.compare(values["step_time_s"]):
+            self.metrics.message(line)
+        self.metrics.log(self.progress.step, values)
+
+    def _after_step(self, values: dict[str, float]) -> None:
+        """Callbacks, validation and saving, where they are due."""
+        step, ckpt, interval = self.progress.step, self.log.ckpt, self.trainer.val_check_interval
+        is_last = step == self.trainer.max_steps
+        self.watchdog.enter("callbacks", step)
+        self._notify("on_step_end", values)
+        if interval and self.trainer.limit_val_batches and (step % interval == 0 or is_last):
+            self.watchdog.enter("validation", step)
+            self.validate()
+        self.watchdog.enter("agreeing to go on", step)
+        stopping, retry = self._agree()
+        if step % ckpt.every_n_train_steps == 0 or (is_last and ckpt.save_last) or stopping or retry:
+            self.watchdog.enter("saving", step)
+            with self.saves.attempt(is_final=is_last or stopping):
+                self.save()
 
     def _step(self, batches: list[dict]) -> dict[str, float]:
         """One optimizer step; gradients that are NaN or infinite are not applied."""
         optimizer, config = self.model.optimizer, self.optim.config
         lr = learning_rate(self.optim.lr_scheduler, config.lr, self.trainer.max_steps, self.progress.step)
-        optimizers.set_learning_rate(optimizer, config, lr)
+        optimizers.set_learning_rate(optimizer, self.optim, lr, self.progress.step)
         for chunk in self.model.chunks:
             chunk.zero_grad_buffer()
         optimizer.zero_grad()
         results = run_micro_batches(self.model, batches, self.trainer.seed, training=True)
         grad_norm = self._apply_gradients(optimizer)
-        if math.isfinite(grad_norm):
-            self.consecutive_bad_steps = 0
-            self.model.ema.update(self.progress.step)
-        else:
-            self._skip_bad_step(grad_norm)
         self.progress.step += 1
         self.progress.consumed_samples += self.data.global_batch_size
         self.metric_sums.add(results)
@@ -194,36 +213,48 @@ class TrainingRun:
         }
 
     def _apply_gradients(self, optimizer) -> float:
-        """Clip and update; returns the global gradient norm before clipping."""
+        """Clip and update, unless the gradients are bad; returns the global gradient norm before clipping."""
         inner = optimizer.chained_optimizers[0]
         inner.prepare_grads()
         grad_norm = inner.get_grad_norm()
-        if math.isfinite(grad_norm):
-            if self.optim.config.clip_grad > 0:
-                clip_gradients(inner.get_parameters(), self.optim.config.clip_grad, grad_norm)
-            inner.step_with_ready_grads()
+        if self.trainer.spike.factor is not None:
+            grad_norm = bad_steps.agreed(grad_norm)
+        reason = bad_steps.reason_to_skip(grad_norm, self.trainer.spike, self.progress)
+        if reason is not None:
+            self._skip_bad_step(reason)
+            return grad_norm
+        if self.optim.config.clip_grad > 0:
+            clip_gradients(inner.get_parameters(), self.optim.config.clip_grad, grad_norm)
+        inner.step_with_ready_grads()
+        self.progress.consecutive_bad_steps = 0
+        self.model.ema.update(self.progress.step)
         return grad_norm
 
-    def _skip_bad_step(self, grad_norm: float) -> None:
+    def _skip_bad_step(self, reason: str) -> None:
         self.progress.skipped_steps += 1
-        self.consecutive_bad_steps += 1
-        self.metrics.message(f"step {self.progress.step + 1}: gradient norm {grad_norm}; the step is skipped")
-        if self.consecutive_bad_steps >= self.trainer.max_bad_steps:
+        self.progress.consecutive_bad_steps += 1
+        self.metrics.message(f"step {self.progress.step + 1}: {reason}; the step is skipped")
+        if self.progress.consecutive_bad_steps >= self.trainer.max_bad_steps:
             self.writer.finish()
             raise ConfigError(
-                f"{self.consecutive_bad_steps} consecutive steps had NaN or infinite gradients "
+                f"{self.progress.consecutive_bad_steps} consecutive steps had NaN or infinite gradients, or spikes "
                 f"(trainer.max_bad_steps={self.trainer.max_bad_steps}); lower optim.config.lr, check the data for NaN, or "
                 "resume from an earlier checkpoint"
             )
 
-    def _agree_to_stop(self) -> bool:
-        """Whether any rank was asked to stop; also makes a finished background save visible. Collective."""
-        flags = torch.tensor([float(self.stop_requested), float(self.writer.is_writing)])
+    def _agree(self) -> tuple[bool, bool]:
+        """Whether any rank was asked to stop, and whether a failed save is to be tried again. Collective.
+
+        Also makes a finished background save visible.
+        """
+        flags = torch.tensor([float(self.stop_requested), float(self.saves.retry_due()), float(self.writer.is_writing)])
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         self.stop_requested = bool(flags[0])
-        if self.writer.has_pending and not flags[1]:
-            self.writer.finish()
-        return self.stop_requested
+        if self.writer.has_pending and not flags[2]:
+            self.watchdog.enter("saving", self.progress.step)
+            with self.saves.attempt():
+                self._finish_save()
+        return self.stop_requested, bool(flags[1])
 
     def _speed(self, batches: list[dict], step_time: float, data_time: float) -> dict[str, float]:
         samples = self.data.global_batch_size
@@ -258,8 +289,14 @@ class TrainingRun:
 
     def save(self) -> None:
         """Save a checkpoint of this step, in the background unless ``log.ckpt.async_save`` is off."""
+        if self.writer.has_pending:
+            self._finish_save()
         epoch = self.progress.consumed_samples // max(self.data.num_train_samples, 1)
         state = run_state.sharded_state(self.model, self.progress, self.data)
         self.writer.start(folders.folder_name(epoch, self.progress.step), state, {"recipe.yaml": self.recipe_text})
         if not self.log.ckpt.async_save:
-            self.writer.finish()
+            self._finish_save()
+
+    def _finish_save(self) -> None:
+        self.writer.finish()
+        self.saves.succeeded()

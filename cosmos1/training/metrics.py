@@ -10,9 +10,11 @@ samples_per_s, tokens_per_s, tflops_per_gpu, mfu (0..1), memory_gib, and val_* f
 value that is not finite is written as null.
 """
 
+import errno
 import json
 import math
 import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
@@ -43,6 +45,8 @@ class MetricsLogger:
         self._progress = ProgressDisplay(max_steps) if is_main else None
         self._purge_step: Optional[int] = None
         self._file = self._tensorboard = self._wandb = None
+        self._wandb_asked, self._away = False, False
+        self._unwritten: List[bytes] = []
 
     def __enter__(self) -> "MetricsLogger":
         return self
@@ -65,43 +69,79 @@ class MetricsLogger:
         """Record numbers (Python, NumPy or one-element tensors) of one step; val_* values also redraw loss.png."""
         if not self.is_main:
             return
-        self._open()
         numbers = {name: float(value) for name, value in values.items()}
         row = {"step": step} | {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        self._file.write((json.dumps(row, allow_nan=False) + "\n").encode())
-        for name, value in numbers.items():
-            self._tensorboard.add_scalar(name, value, step)
+        self._unwritten.append((json.dumps(row, allow_nan=False) + "\n").encode())
+        with self._keeping_on(f"step {step}"):
+            self._open()
+            self._write_rows()
+            for name, value in numbers.items():
+                self._tensorboard.add_scalar(name, value, step)
+            if any(name.startswith("val_") for name in numbers):
+                self._tensorboard.flush()
+                self.redraw()
         if self._wandb is not None:
             self._wandb.log({"step": step} | numbers)
-        self._progress.update(step, numbers)
-        if any(name.startswith("val_") for name in numbers):
-            self._tensorboard.flush()
-            self.redraw()
+        with suppress(OSError):  # standard output may be a file on the same disk
+            self._progress.update(step, numbers)
+
+    def _write_rows(self) -> None:
+        while self._unwritten:
+            row = self._unwritten[0]
+            if self._file.write(row) < len(row):
+                raise OSError(errno.ENOSPC, f"only a part of a line fits into {METRICS_FILE}")
+            del self._unwritten[0]
+
+    @contextmanager
+    def _keeping_on(self, what: str) -> Iterator[None]:
+        """A disk that is full or away must not end a run: rows wait in memory, the files are opened anew with the next."""
+        try:
+            yield
+            if self._away:
+                self.message(f"{self.run_dir} can be written again, {METRICS_FILE} is complete")
+            self._away = False
+        except OSError as error:
+            if not self._away:
+                self.message(
+                    f"WARNING: {what} is not recorded in {self.run_dir}: {error}; training goes on, it is tried again"
+                )
+            self._away = True
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for stream in (self._file, self._tensorboard):
+            with suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        self._file = self._tensorboard = None
 
     def log_video(self, step: int, name: str, frames_THWC: Any, fps: float) -> Optional[Path]:
         """Write uint8 RGB frames [T, H, W, 3] to videos/<name>-step=<step>.mp4, and show them in TensorBoard and wandb.
 
-        Returns the path of the file, None on other ranks.
+        Returns the path of the file, None on other ranks and when it could not be written.
         """
         if not self.is_main:
             return None
-        self._open()
         from cosmos1.data.video import write_video
 
         path = self.run_dir / "videos" / f"{name}-step={step}.mp4"
-        write_video(path, frames_THWC, fps)
-        middle = frames_THWC[len(frames_THWC) // 2]
-        self._tensorboard.add_image(name, middle, step, dataformats="HWC")
-        if self._wandb is not None:
-            import wandb
+        with self._keeping_on(f"video {path.name}"):
+            self._open()
+            write_video(path, frames_THWC, fps)
+            middle = frames_THWC[len(frames_THWC) // 2]
+            self._tensorboard.add_image(name, middle, step, dataformats="HWC")
+            if self._wandb is not None:
+                import wandb
 
-            self._wandb.log({"step": step, name: wandb.Video(str(path), format="mp4")})
-        return path
+                self._wandb.log({"step": step, name: wandb.Video(str(path), format="mp4")})
+            return path
+        return None
 
     def message(self, text: str) -> None:
         """Print one line for people, from the main rank only, without breaking the progress bar."""
         if self.is_main:
-            self._progress.message(text)
+            with suppress(OSError):
+                self._progress.message(text)
 
     def redraw(self) -> None:
         """Draw loss.png from metrics.jsonl."""
@@ -116,14 +156,15 @@ class MetricsLogger:
         if not self.is_main:
             return
         self._progress.close()
-        if self._file is None:
-            return
-        self.redraw()
-        self._file.close()
-        self._tensorboard.close()
+        if self._file is not None or self._unwritten:
+            with self._keeping_on("the end"):
+                self._open()
+                self._write_rows()
+                self.redraw()
+        self._close_files()
         if self._wandb is not None:
             self._wandb.finish()
-        self._file = self._tensorboard = self._wandb = None
+        self._wandb = None
 
     def _open(self) -> None:
         if self._file is not None:
@@ -138,7 +179,9 @@ class MetricsLogger:
         if torn:
             self._file.write(b"\n")
         self._tensorboard = SummaryWriter(self.run_dir / "tensorboard", purge_step=self._purge_step)
-        self._wandb = self._start_wandb()
+        self._purge_step = None
+        if not self._wandb_asked:
+            self._wandb, self._wandb_asked = self._start_wandb(), True
 
     def _start_wandb(self) -> Any:
         offline = os.environ.get("WANDB_MODE") in ("offline", "dryrun")

@@ -2,18 +2,30 @@
 """The optimizer, and a view of its fp32 master weights that is the same for DDP and FSDP."""
 
 import torch
+import torch.distributed as dist
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
-from megatron.core.optimizer import get_megatron_optimizer
+from megatron.core.optimizer import get_megatron_optimizer, get_standard_config_overrides
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+from megatron.core.optimizer.optimizer_config import ParamKey
 
+from cosmos1.errors import ConfigError
 from cosmos1.parallel.device import is_cuda
 from cosmos1.parallel.master_weight import MasterWeight
 from cosmos1.parallel.megatron import optimizer_construction
-from cosmos1.training.config import OptimizerConfig
+from cosmos1.training.config import MegatronOptimizer, NewLayers
+
+# Groups of parameters that belong to new layers carry this.
+_NEW = "new_layers"
 
 
-def build_optimizer(config: OptimizerConfig, chunks: list[torch.nn.Module], bf16: bool, fsdp: bool):
-    """Megatron-core's AdamW over the wrapped pipeline chunks; distributed over the replicas unless FSDP shards."""
+def build_optimizer(optim: MegatronOptimizer, chunks: list[torch.nn.Module], bf16: bool, fsdp: bool):
+    """Megatron-core's AdamW over the wrapped pipeline chunks; distributed over the replicas unless FSDP shards.
+
+    Raises:
+        ConfigError: ``optim.new_layers`` names layers that the network does not have.
+    """
+    config, new = optim.config, optim.new_layers
+    _check_names(new, chunks)
     megatron = MegatronOptimizerConfig(
         optimizer="adam",
         lr=config.lr,
@@ -27,12 +39,28 @@ def build_optimizer(config: OptimizerConfig, chunks: list[torch.nn.Module], bf16
         use_distributed_optimizer=not fsdp,
     )
     with optimizer_construction():
-        optimizer = get_megatron_optimizer(megatron, chunks)
+        overrides = get_standard_config_overrides(megatron)
+        if new.names:
+            # Wrapped chunks put "module." in front of the names.
+            overrides[ParamKey(name=tuple(f"module.{name}*" for name in new.names))] = {_NEW: True}
+        optimizer = get_megatron_optimizer(megatron, chunks, config_overrides=overrides, use_gloo_process_groups=False)
     assert len(optimizer.chained_optimizers) == 1
     if is_cuda():
         for group in torch_optimizer(optimizer).param_groups:
             group["fused"], group["foreach"] = True, False
     return optimizer
+
+
+def _check_names(new: NewLayers, chunks: list[torch.nn.Module]) -> None:
+    found = [None] * dist.get_world_size()
+    parameters = [name.removeprefix("module.") for chunk in chunks for name, _ in chunk.named_parameters()]
+    dist.all_gather_object(found, [name for name in new.names if any(p.startswith(name) for p in parameters)])
+    unknown = set(new.names).difference(*found)
+    if unknown:
+        raise ConfigError(
+            f"optim.new_layers.names has {sorted(unknown)[0]!r}, with which no weight of this network begins; take the names "
+            'from "weights: missing ..." in the log of a run, or leave it out'
+        )
 
 
 def torch_optimizer(optimizer) -> torch.optim.Optimizer:
@@ -82,10 +110,13 @@ def step_count(optimizer) -> int:
     return int(next(iter(states))["step"]) if states else 0
 
 
-def set_learning_rate(optimizer, config: OptimizerConfig, lr: float) -> None:
+def set_learning_rate(optimizer, optim: MegatronOptimizer, lr: float, step: int) -> None:
+    """Set what every group of parameters gets in ``step`` (from 0), where the schedule says ``lr``."""
+    new = optim.new_layers
     for group in torch_optimizer(optimizer).param_groups:
-        group["lr"] = lr * group.get("lr_mult", 1.0)
-        group["weight_decay"] = config.weight_decay * group.get("wd_mult", 1.0)
+        others = 0.0 if step < new.alone_steps else 1.0
+        group["lr"] = lr * (new.lr_multiplier if group.get(_NEW) else others)
+        group["weight_decay"] = optim.config.weight_decay * group.get("wd_mult", 1.0)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ class ParallelModel:
         return self.task.build(self.config, first, last, stage, seed)
 
     def add_optimizer(self, optim: MegatronOptimizer, precision: str) -> None:
-        self.optimizer = optimizers.build_optimizer(optim.config, self.chunks, precision == "bf16", self.strategy.fsdp)
+        self.optimizer = optimizers.build_optimizer(optim, self.chunks, precision == "bf16", self.strategy.fsdp)
         self.masters = optimizers.master_weights(self.optimizer)
         self.ema = PowerEMA(optim.ema_widths, [master.local for master in self.masters])
         self.config.grad_scale_func = self.optimizer.scale_loss

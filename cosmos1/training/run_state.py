@@ -2,7 +2,7 @@
 """Save and restore a run: weights, optimizer, EMA, step counts, data position, random states."""
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from megatron.core.tensor_parallel import get_cuda_rng_tracker
 
 from cosmos1 import hub
 from cosmos1.checkpoint import formats, store
-from cosmos1.checkpoint.folders import Checkpoint, resolve
+from cosmos1.checkpoint.folders import DAMAGED, Checkpoint, resolve, set_aside
+from cosmos1.checkpoint.growth import PATCH_MATRIX, new_channels, widen
 from cosmos1.checkpoint.lazy import LazyTensor
 from cosmos1.checkpoint.networks import ALWAYS_OPTIONAL
-from cosmos1.errors import CheckpointError, ConfigError
+from cosmos1.errors import CheckpointError, ConfigError, DamagedCheckpoint
 from cosmos1.parallel.device import is_cuda
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import RestoreConfig
@@ -33,7 +34,11 @@ class Progress:
     step: int = 0
     consumed_samples: int = 0
     skipped_steps: int = 0
-    """Steps whose gradients were NaN or infinite and were not applied."""
+    """Steps whose gradients were NaN, infinite or a spike, and were not applied."""
+    consecutive_bad_steps: int = 0
+    """How many of them are the last ones."""
+    recent_grad_norms: list[float] = field(default_factory=list)
+    """Of the last applied steps, for ``trainer.spike``; empty when that is off."""
 
 
 def sharded_state(model: ParallelModel, progress: Progress, data) -> dict:
@@ -89,6 +94,36 @@ def resume(model: ParallelModel, checkpoint: Checkpoint, data) -> Progress:
     return Progress(**common["progress"])
 
 
+def resume_newest_good(
+    model: ParallelModel, checkpoints: list[Checkpoint], data
+) -> tuple[Checkpoint, Progress, list[str]]:
+    """Resume the newest checkpoint whose files are as they were written; damaged ones after it are set aside.
+
+    ``checkpoints`` are the complete ones of a run, oldest first. Also returns lines about the damaged ones.
+
+    Raises:
+        CheckpointError: all are damaged (nothing is changed then), or the newest good one does not fit this run.
+    """
+    damaged: list[tuple[Checkpoint, DamagedCheckpoint]] = []
+    for checkpoint in reversed(checkpoints):
+        try:
+            progress = resume(model, checkpoint, data)
+            break
+        except DamagedCheckpoint as error:
+            damaged.append((checkpoint, error))
+    else:
+        raise CheckpointError(
+            f"{damaged[0][1]}; this run has no older checkpoint that could be used instead; to begin again give another "
+            f"log.version, or delete {checkpoints[0].path.parent}"
+        )
+    lines = []
+    for bad, error in damaged:
+        if dist.get_rank() == 0:
+            set_aside(bad)
+        lines.append(f"{error}; it is kept as {bad.path.name}{DAMAGED}, which may be deleted, and an older one is used")
+    return checkpoint, progress, lines
+
+
 def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
     """Weights only, from any format. Returns a report: matched, missing (kept at their initial values), unexpected.
 
@@ -100,7 +135,8 @@ def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
     shapes = _all_shapes(wanted)
     open_source = _own_weights if formats.detect(path) == "dist" else _foreign_weights
     stored, read = open_source(path, restore.ema)
-    allowed = (*restore.allow_missing, *ALWAYS_OPTIONAL)
+    stored = {name: shape for name, shape in stored.items() if not name.startswith(tuple(restore.reinitialize))}
+    allowed = (*restore.allow_missing, *restore.reinitialize, *ALWAYS_OPTIONAL)
     missing = sorted(set(shapes) - set(stored))
     refused = [name for name in missing if not name.startswith(allowed)]
     unexpected = sorted(set(stored) - set(shapes))
@@ -110,13 +146,15 @@ def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
             f"{len(unexpected)} unexpected (first: {unexpected[:3]}); use the recipe of that network, or name the prefixes "
             "of new layers in resume.restore_config.allow_missing"
         )
+    widened, lines = _widened(path, restore, model.task.config, stored, shapes)
     for name, shape in shapes.items():
-        if name in stored and shape is not None and stored[name] != shape:
+        if name in stored and shape is not None and stored[name] != shape and name not in widened:
             raise CheckpointError(
                 f"checkpoint {path} is of another network: {name} has shape {list(stored[name])}, this network needs "
                 f"{list(shape)}; use the recipe of that network"
             )
-    read({name: parts for name, parts in wanted.items() if name not in missing})
+    read({name: parts for name, parts in wanted.items() if name not in missing and name not in widened})
+    _all_or_none(lambda: _copy({name: parts for name, parts in wanted.items() if name in widened}, widened))
     model.publish()
     if model.ema is not None:
         model.ema.restart()
@@ -124,7 +162,27 @@ def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
         f"weights: {path}: {len(shapes) - len(missing)} matched, {len(missing)} missing and kept at their initial values, "
         f"{len(unexpected)} unexpected",
         *(f"weights: missing {name}" for name in missing),
+        *lines,
     ]
+
+
+def _widened(path: Path, restore: RestoreConfig, config, stored: dict, shapes: dict) -> tuple[dict, list[str]]:
+    """The patch matrix with zero columns for new control signals, where ``restore.allow_missing`` names it, and a line."""
+    wanted = shapes.get(PATCH_MATRIX)
+    if wanted is None or stored.get(PATCH_MATRIX, wanted) == wanted:
+        return {}, []
+    weights = _all_or_none(lambda: formats.open_weights(path, restore.ema))
+    matrix = widen(weights.tensors[PATCH_MATRIX], weights.config, config)
+    if matrix is None:
+        return {}, []
+    channels = ", ".join(new_channels(weights.config, config))
+    if not PATCH_MATRIX.startswith(tuple(restore.allow_missing)):
+        raise CheckpointError(
+            f"checkpoint {path} is of a network without {channels}: {PATCH_MATRIX} has shape {list(stored[PATCH_MATRIX])}, "
+            f"this network needs {list(wanted)}; to start from it with zeros for the new columns add {PATCH_MATRIX} to "
+            "resume.restore_config.allow_missing"
+        )
+    return {PATCH_MATRIX: matrix}, [f"weights: {PATCH_MATRIX} starts with zeros in the columns of {channels}"]
 
 
 def _own_weights(path: Path, ema: int | None):

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from cosmos1.conditioning.controls import take_controls
 from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import UserError
 from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.pixels import latents_to_pixels
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel.device import device
 from cosmos1.training.schedule_runner import predict
@@ -26,7 +28,8 @@ class LatentDecoder:
         self.run, self.purpose, self.tokenizer = run, purpose, None
         problem: list[Optional[str]] = [None]
         if run.metrics.is_main:
-            num_frames = (run.data.sample_shape[1] - 1) * 8 + 1
+            num_latents = 1 if run.task.single_frames else run.data.sample_shape[1]
+            num_frames = (num_latents - 1) * run.task.config.temporal_factor + 1
             try:
                 self.tokenizer = build_video_tokenizer(
                     run.task.tokenizer, run.task.tokenizer_path, num_frames, device()
@@ -37,12 +40,14 @@ class LatentDecoder:
         dist.broadcast_object_list(problem, src=0)
         self.available = problem[0] is None
 
-    def decode(self, latent: torch.Tensor) -> Optional[np.ndarray]:
-        """Frames ``[T, H, W, 3]`` uint8 on the main rank, None on others or when memory is short."""
+    def decode(self, latent: torch.Tensor, num_views: int = 1) -> Optional[np.ndarray]:
+        """Frames ``[T, H, W, 3]`` uint8 on the main rank, views side by side; None on others or when memory is short."""
         if self.tokenizer is None:
             return None
+        num_clips = latent.shape[2] if self.run.task.single_frames else num_views
         try:
-            return tensor_to_frames(self.tokenizer.decode(latent.to(device())))
+            video = latents_to_pixels(self.tokenizer, latent.to(device()), num_clips)
+            return tensor_to_frames(torch.cat(video.chunk(num_views, dim=2), dim=-1))
         except torch.OutOfMemoryError:
             self.run.metrics.message(f"no {self.purpose}: not enough memory to decode beside the training state")
             return None
@@ -65,17 +70,19 @@ def held_out_samples(data, count: int) -> Iterator[dict]:
 
 
 def generate_held_out(run, sample: dict, settings: GenerationSettings, num_given_latent_frames: int) -> torch.Tensor:
-    """The latent ``[1, C, T, H, W]`` generated for the text of a held-out sample; the same on every rank.
+    """The latent ``[1, C, T, H, W]`` generated for the text and control signals of a held-out sample; the same on every
+    rank.
 
-    A Video2World network gets the first ``num_given_latent_frames`` of the sample's own latent. Call it in
-    ``run.model.evaluating()``.
+    A Video2World network gets the first ``num_given_latent_frames`` (of every view) of the sample's own latent. Call it
+    in ``run.model.evaluating()``.
     """
+    sample = run.task.with_latents(sample, device())
     sigma_data, given = run.task.objective.sigma_data, None
     if run.task.config.condition_mask and num_given_latent_frames:
         given = GivenFrames(sample["video"].to(device()).float() * sigma_data, num_given_latent_frames)
     return generate_latent(
         lambda noisy: predict(run.model, noisy),
-        run.data.sample_shape,
+        list(sample["video"].shape[1:]),
         sample["t5_text_embeddings"].to(device()).float(),
         None,
         float(sample["fps"][0]),
@@ -83,4 +90,5 @@ def generate_held_out(run, sample: dict, settings: GenerationSettings, num_given
         sigma_data,
         given,
         run.task.config.condition_mask,
+        controls=take_controls(run.task.config, sample, sample["video"].shape, device()),
     )

@@ -21,7 +21,6 @@ def train(
         DataError: data that cannot be used.
         CheckpointError: a checkpoint that is missing, damaged or of another network.
     """
-    from cosmos1.errors import DataError
     from cosmos1.parallel import process_groups
     from cosmos1.parallel.strategy import micro_batches_per_step
 
@@ -33,11 +32,7 @@ def train(
     micro_batches_per_step(data, strategy, strategy.data_parallel_size(process_groups.world_size()))
     data.setup()
     model.validate_sample(strategy, data.sample_shape)
-    if data.tokenizer not in (None, model.tokenizer):
-        raise DataError(
-            f"{data.path} was prepared with the tokenizer {data.tokenizer}, this recipe has model.tokenizer={model.tokenizer}; "
-            f"prepare the data again, or set model.tokenizer={data.tokenizer}"
-        )
+    _check_tokenizer(model, data)
 
     process_groups.initialize(trainer.strategy, trainer.seed)
     from cosmos1.training.loop import TrainingRun
@@ -48,3 +43,21 @@ def train(
         data.close()
     # Not after a failure: the other ranks may wait in a collective, and the message must come out first.
     process_groups.shutdown()
+
+
+def _check_tokenizer(model: Any, data: Any) -> None:
+    """Raise DataError when the data says that it was made with another tokenizer than the model's."""
+    from cosmos1.errors import DataError
+
+    if data.tokenizer not in (None, model.tokenizer):
+        raise DataError(
+            f"{data.path} was prepared with the tokenizer {data.tokenizer}, this recipe has model.tokenizer={model.tokenizer}; "
+            f"prepare the data again, or set model.tokenizer={data.tokenizer}"
+        )
+    compression = getattr(data, "compression", None)
+    if compression is not None and list(compression) != model.compression_factor:
+        raise DataError(
+            f"{data.path} was prepared with the compression factor {list(compression)}, this recipe has "
+            f"model.compression_factor={model.compression_factor}; prepare the data again, or set "
+            f"model.compression_factor={list(compression)}"
+        )

@@ -76,11 +76,11 @@ def kill(processes: list[Process]) -> None:
         process.wait()
 
 
-def launch(jobs: list[dict], num_processes: int) -> dict[str, list[dict]]:
+def launch(jobs: list[dict], num_processes: int, worker: str = "tests.distributed.worker") -> dict[str, list[dict]]:
     """Run all jobs on ``num_processes`` ranks; results by job name and rank. Any failing rank fails the test."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run_ranks("tests.distributed.worker", [_write_plan(jobs, folder)], num_processes, folder)
+        run_ranks(worker, [_write_plan(jobs, folder)], num_processes, folder)
         return {
             j["name"]: [json.loads((folder / f"{j['name']}.{r}.json").read_text()) for r in range(num_processes)]
             for j in jobs

@@ -6,7 +6,7 @@ import sys
 import torch
 
 from cosmos1.checkpoint.layouts import from_native
-from cosmos1.models.diffusion.initialization import tensor_parallel_axis
+from cosmos1.models.initialization import tensor_parallel_axis
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.strategy import MegatronStrategy
 from tests.models.reference import build_network, golden_inputs, load_official, tiny_config
@@ -31,7 +31,7 @@ def main(layout: str, path: str, sequence_parallel: str) -> None:
     ours.square().mean().backward()
     theirs.square().mean().backward()
     gradients = {n: _whole(n, p, strategy) for n, p in network.named_parameters() if p.grad is not None}
-    converted = from_native(gradients, "diffusers", config.num_layers, config.head_dim)
+    converted = from_native(gradients, "diffusers")
     for name, parameter in oracle.named_parameters():
         difference = (converted[name] - parameter.grad).abs().max()
         assert difference < 1e-5 and difference < 5e-5 * parameter.grad.abs().max(), name

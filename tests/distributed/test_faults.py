@@ -102,7 +102,7 @@ def tried(latents, log_dir, source):
     leftover.mkdir(parents=True)
     (leftover / "__0_0.distcp").write_bytes(b"half")
     (log_dir / "a_file").write_text("")
-    full = {"trainer.max_steps": 8, SAVE: 2}
+    full = {"trainer.max_steps": 8, SAVE: 2, "log.ckpt.max_failed_saves": 1}
     jobs += [
         job("interrupted", latents, log_dir, {"trainer.max_steps": 1}),
         job("below_a_file", latents, log_dir / "a_file", {"trainer.max_steps": 1}, may_fail=True),

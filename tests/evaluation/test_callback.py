@@ -107,8 +107,8 @@ def test_held_out_samples_are_the_first_ones_each_once(latents, micro_batch_size
 def test_a_perfect_sample_has_perfect_scores():
     callback = EvaluateSamples()
     tokenizer = DctTokenizer()
-    callback._decoder = SimpleNamespace(decode=lambda latent: tensor_to_frames(tokenizer.decode(latent)))
+    callback._decoder = SimpleNamespace(decode=lambda latent, num_views: tensor_to_frames(tokenizer.decode(latent)))
     latent, other = torch.randn(2, 1, 16, 2, 4, 4).unbind(0)
     assert callback._compare(latent, latent) == [{"val_psnr": math.inf, "val_ssim": 1.0, "val_latent_l2": 0.0}]
-    frames = [callback._decoder.decode(x) for x in (other, latent)]
+    frames = [callback._decoder.decode(x, 1) for x in (other, latent)]
     assert callback._compare(other, latent)[0]["val_psnr"] == psnr(*frames).value < 30

@@ -50,7 +50,7 @@ def golden_weights(config: DiTConfig) -> dict[str, torch.Tensor]:
     """Official keys to the values of the golden vectors (fill rule: stream = position in the sorted key list)."""
     network = build_network(config)
     own = {name: value for name, value in network.state_dict().items() if not name.startswith("logvar.")}
-    shapes = {k: v.shape for k, v in from_native(own, "official", config.num_layers, config.head_dim).items()}
+    shapes = {k: v.shape for k, v in from_native(own, "official").items()}
     weights = {}
     for position, name in enumerate(sorted(shapes)):
         u = stream(position, tuple(shapes[name]))
@@ -68,11 +68,11 @@ def load_official(network, config: DiTConfig, weights: dict[str, torch.Tensor]) 
     """Load whole official weights, keeping this tensor-parallel rank's part."""
     from megatron.core import parallel_state
 
-    from cosmos1.models.diffusion.initialization import tensor_parallel_axis
+    from cosmos1.models.initialization import tensor_parallel_axis
 
     rank = parallel_state.get_tensor_model_parallel_rank()
     size = parallel_state.get_tensor_model_parallel_world_size()
-    own = to_native(weights, "official", config.num_layers, config.head_dim)
+    own = to_native(weights)
     for name, parameter in network.named_parameters():
         if name.startswith("logvar."):
             continue

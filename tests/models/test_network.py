@@ -128,8 +128,8 @@ def diffusers_network(config, weights):
         ),
         extra_pos_embed_type="learnable",
     )
-    native = to_native(weights, "official", config.num_layers, config.head_dim)
-    model.load_state_dict(from_native(native, "diffusers", config.num_layers, config.head_dim), strict=True)
+    native = to_native(weights)
+    model.load_state_dict(from_native(native, "diffusers"), strict=True)
     return model
 
 
@@ -163,7 +163,7 @@ def test_equals_diffusers_forward_and_gradients(ratio, condition):
     ours.square().mean().backward()
     theirs.square().mean().backward()
     gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
-    converted = from_native(gradients, "diffusers", config.num_layers, config.head_dim)
+    converted = from_native(gradients, "diffusers")
     expected = {name: p.grad for name, p in oracle.named_parameters() if p.grad is not None}
     assert set(converted) == set(expected)
     for name, gradient in expected.items():

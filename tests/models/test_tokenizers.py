@@ -218,3 +218,24 @@ def test_t5_rows_after_the_end_are_zero_and_do_not_depend_on_neighbours(tiny_t5)
 def test_missing_t5_says_how_to_get_it(tmp_path):
     with pytest.raises(DataError, match="hf download google-t5/t5-11b"):
         build_text_encoder("t5", str(tmp_path))
+
+
+def test_groups_of_four_frames():
+    tokenizer = build_video_tokenizer("dct4x8x8", dtype=torch.float64)
+    assert (tokenizer.name, tokenizer.temporal_factor) == ("dct4x8x8", 4)
+    latent = torch.randn(1, 16, 4, 2, 3, dtype=torch.float64)
+    video = tokenizer.decode(latent)
+    assert video.shape == (1, 3, 13, 16, 24)
+    torch.testing.assert_close(tokenizer.encode(video), latent)
+
+
+def test_files_of_another_compression_are_refused(torchscript_folder):
+    tokenizer = build_video_tokenizer("cosmos_cv4x8x8", str(torchscript_folder), num_frames=9, dtype=torch.float32)
+    with pytest.raises(DataError, match="cosmos_cv4x8x8: 9 frames became 2 latent frames, 3 are needed.*CV4x8x8"):
+        tokenizer.encode(torch.zeros(1, 3, 9, 16, 16))
+
+
+def test_missing_statistics_of_cv4x8x8_can_be_measured(torchscript_folder):
+    (torchscript_folder / "mean_std.pt").unlink()
+    with pytest.raises(DataError, match=r"missing: mean_std.pt.*data_prep/latent_statistics.py"):
+        build_video_tokenizer("cosmos_cv4x8x8", str(torchscript_folder))

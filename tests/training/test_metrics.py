@@ -3,6 +3,7 @@
 
 import json
 import math
+import resource
 import struct
 
 import numpy
@@ -201,3 +202,19 @@ def test_bar_on_a_terminal(capsys):
     output = capsys.readouterr().out
     assert "step 50/100" in output and "loss 0.2500" in output and "0:01:40 left" in output
     assert "checkpoint saved" in output
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
+def test_a_full_disk_costs_no_row(tmp_path, capsys):
+    """No file of this process may grow beyond 200 bytes for a while."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricsLogger(tmp_path, max_steps=30) as metrics:
+        try:
+            for step in range(1, 31):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (200 if 5 <= step < 20 else limits[0], limits[1]))
+                metrics.log(step, {"loss": 1 / step})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 31))
+    output = capsys.readouterr().out
+    assert output.count("WARNING") == 1 and "can be written again" in output

@@ -18,10 +18,11 @@ from megatron.core.transformer.spec_utils import ModuleSpec, build_module
 from megatron.core.transformer.transformer_block import TransformerBlock
 from megatron.core.transformer.transformer_layer import BaseTransformerLayer, get_transformer_layer_offset
 from torch import nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from cosmos1.models.diffusion.elementwise import fused, gated_residual, modulated_layer_norm, rms_norm, rms_norm_rotate
+from cosmos1.models.diffusion.elementwise import gated_residual, modulated_layer_norm
 from cosmos1.models.diffusion.megatron_config import is_row_parallel
+from cosmos1.models.elementwise import fused, rms_norm, rms_norm_rotate
+from cosmos1.models.recompute import run_layers
 from cosmos1.parallel.attention import CoreAttention
 
 
@@ -33,11 +34,14 @@ class Conditioning(NamedTuple):
     shared_modulation: torch.Tensor
     """``[b, 3 D]``: shift, scale, gate that all sub-blocks share."""
     text: torch.Tensor
-    """``[m, b, text_embedding_dim]``: the text rows, with or without the zero rows that follow them."""
+    """``[m, V * b, text_embedding_dim]``: the text rows of each of ``V`` texts, view by view (one text for networks of
+    one view), with or without the zero rows that follow them."""
     num_text_tokens: int
     """``M``, the zero rows included."""
+    tokens_per_text: list[int]
+    """How many of the tokens of this context-parallel rank attend to each text, in order; ``V`` numbers."""
     positions: torch.Tensor | None
-    """``[s, D]``: the learnable embedding of this rank's tokens, added before every block."""
+    """``[s, D]``: the embedding of the places of this rank's tokens, added before every block."""
     cos: torch.Tensor
     sin: torch.Tensor
     """``[s_cp, d / 2]``: rotary tables of the tokens of this context-parallel rank, fp32."""
@@ -96,7 +100,10 @@ class DiTSelfAttention(MegatronModule):
 
 
 class DiTCrossAttention(MegatronModule):
-    """Attention of video tokens to text tokens of another width. The zero rows after the text take part, unmasked."""
+    """Attention of video tokens to text tokens of another width. The zero rows after the text take part, unmasked.
+
+    With several views, the tokens of a view attend to the text of that view alone.
+    """
 
     def __init__(self, config, submodules: DiTLayerSubmodules, layer_number: int, pg_collection):
         super().__init__(config=config)
@@ -113,14 +120,16 @@ class DiTCrossAttention(MegatronModule):
         self.core_attention = CoreAttention(config, layer_number, None, "cross", pg_collection)
         self.normalise = fused(rms_norm, config.dit.compile)
 
-    def forward(self, x_sbD, text_mbE, num_text_tokens: int):
+    def forward(self, x_sbD, text_mbE, num_text_tokens: int, tokens_per_text: list[int]):
         q = self.linear_q(x_sbD)[0].unflatten(-1, (-1, self.config.kv_channels))
         # Without biases, keys and values of zero rows are zero: they need no multiplication.
         kv = F.pad(self.linear_kv(text_mbE)[0], (0, 0, 0, 0, 0, num_text_tokens - len(text_mbE)))
         k, v = kv.unflatten(-1, (-1, 2, self.config.kv_channels)).unbind(-2)
         q = self.normalise(q, self.q_layernorm.weight)
         k = self.normalise(k, self.k_layernorm.weight)
-        return self.linear_proj(self.core_attention(q, k, v))[0]
+        texts = zip(q.split(tokens_per_text), *(x.chunk(len(tokens_per_text), dim=1) for x in (k, v)))
+        outputs = [self.core_attention(*text) for text in texts if len(text[0])]
+        return self.linear_proj(outputs[0] if len(outputs) == 1 else torch.cat(outputs))[0]
 
 
 def _parallel_linear(spec, input_size: int, output_size: int, *, config, tp_group):
@@ -173,26 +182,12 @@ class DiTLayer(MegatronModule, BaseTransformerLayer):
             x_sbD, self.adaln_self_attention, c, lambda y: self.full_self_attention(y, c.cos, c.sin)
         )
         x_sbD = self._modulated(
-            x_sbD, self.adaln_cross_attention, c, lambda y: self.cross_attention(y, c.text, c.num_text_tokens)
+            x_sbD,
+            self.adaln_cross_attention,
+            c,
+            lambda y: self.cross_attention(y, c.text, c.num_text_tokens, c.tokens_per_text),
         )
         return self._modulated(x_sbD, self.adaln_mlp, c, lambda y: self.mlp(y)[0])
-
-
-# Self-attention is two thirds of the arithmetic and its output a twelfth of a block's activations: selective
-# recomputation keeps that output (with its log-sum-exp) and recomputes the rest, cross-attention to the few text tokens
-# included.
-_ATTENTION_OPERATIONS = {
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-}
-
-
-def _keep_attention(context, operation, *args, **kwargs) -> CheckpointPolicy:
-    if operation in _ATTENTION_OPERATIONS and args[1].shape[-2] >= args[0].shape[-2]:
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 class DiTStack(TransformerBlock):
@@ -202,12 +197,4 @@ class DiTStack(TransformerBlock):
         """``[s, b, D]`` to ``[s, b, D]``; stages after the first take what the schedule has received."""
         x_sbD = hidden_states if self.pre_process else self.input_tensor
         dit = self.config.dit
-        num_recomputed = 0
-        if self.training and torch.is_grad_enabled() and dit.recompute_granularity is not None:
-            num_recomputed = len(self.layers) if dit.recompute_num_layers is None else dit.recompute_num_layers
-        recompute = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-        if dit.recompute_granularity == "selective":
-            recompute = partial(recompute, context_fn=partial(create_selective_checkpoint_contexts, _keep_attention))
-        for index, layer in enumerate(self.layers):
-            x_sbD = recompute(layer, x_sbD, conditioning) if index < num_recomputed else layer(x_sbD, conditioning)
-        return x_sbD
+        return run_layers(self.layers, x_sbD, dit.recompute_granularity, dit.recompute_num_layers, conditioning)

@@ -2,17 +2,31 @@
 """The sizes and settings of the diffusion transformer (DiT), as plain values."""
 
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Dict, List, Literal, Optional
 
+from cosmos1.conditioning.settings import (
+    PLUCKER_CHANNELS,
+    ActionConditioning,
+    CameraConditioning,
+    TrajectoryConditioning,
+    ViewConditioning,
+)
 from cosmos1.errors import ConfigError
+
+PUBLISHED_FACTOR = 8
+"""Pixel frames per latent frame, and pixels per latent cell, of the tokenizer of the published networks."""
+
+BASE_CHANNELS = ("latent", "condition_mask", "padding_mask")
+"""What enters a patch in networks without control signals."""
 
 
 @dataclass
 class DiTConfig:
     """Architecture of the video DiT (Cosmos-1.0 / Predict1 diffusion world models).
 
-    The defaults are the 7B Text2World network. Two fields separate the published networks from one another: the size
-    (:func:`dit_config`) and ``condition_mask`` (Video2World has one more input channel).
+    The defaults are the 7B Text2World network. Two fields separate the published base networks from one another: the
+    size (:func:`dit_config`) and ``condition_mask`` (Video2World has one more input channel). The control tasks set
+    one or more of ``action``, ``camera``, ``views`` and ``trajectory``.
     """
 
     hidden_size: int = 4096
@@ -36,6 +50,17 @@ class DiTConfig:
     """``bf16`` reproduces the rounding of the official inference code, ``fp32`` is exact."""
     learnable_positions: bool = True
     """A learnable embedding, normalised to RMS 1, added before every block."""
+    sinusoidal_positions: bool = False
+    """A fixed embedding in its place: the released multi-view networks."""
+    temporal_factor: int = PUBLISHED_FACTOR
+    spatial_factor: int = PUBLISHED_FACTOR
+    """Pixel frames per latent frame, and pixels per latent cell, of the tokenizer. Positions are counted in the units of
+    the published networks (8 frames, 8 pixels), so that with another tokenizer a token keeps its place in time and space.
+    """
+    action: Optional[ActionConditioning] = None
+    camera: Optional[CameraConditioning] = None
+    views: Optional[ViewConditioning] = None
+    trajectory: Optional[TrajectoryConditioning] = None
     layernorm_epsilon: float = 1e-6
     recompute_granularity: Optional[Literal["full", "selective"]] = None
     """``full`` keeps only the input of each block; ``selective`` also keeps the attention outputs."""
@@ -51,9 +76,48 @@ class DiTConfig:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def patch_channels(self) -> Dict[str, int]:
+        """What enters a patch, in order, with its number of channels; in a patch the channel varies slowest."""
+        channels = {"latent": self.latent_channels}
+        if self.condition_mask:
+            channels["condition_mask"] = 1
+        if self.camera is not None:
+            channels["camera"] = PLUCKER_CHANNELS
+        channels["padding_mask"] = 1
+        if self.views is not None:
+            channels["views"] = self.views.view_dim
+        if self.trajectory is not None:
+            channels["trajectory"] = self.trajectory.trajectory_dim
+        return channels
+
+    @property
     def patch_input_channels(self) -> int:
-        """Channels that enter a patch: latent, then the condition mask where there is one, then the padding mask."""
-        return self.latent_channels + int(self.condition_mask) + 1
+        return sum(self.patch_channels.values())
+
+    @property
+    def patch_columns(self) -> Dict[str, range]:
+        """Columns of the patch matrix that each entry of ``patch_channels`` takes."""
+        result, start = {}, 0
+        for name, num_channels in self.patch_channels.items():
+            stop = start + num_channels * self.patch_spatial**2
+            result[name], start = range(start, stop), stop
+        return result
+
+    @property
+    def base_patch_columns(self) -> List[int]:
+        """Columns of the patch matrix that the network without control signals has too, in its order."""
+        return [column for name, columns in self.patch_columns.items() if name in BASE_CHANNELS for column in columns]
+
+    @property
+    def controls(self) -> List[str]:
+        """Batch keys of the control signals that every sample must bring."""
+        keys = {
+            "action": self.action,
+            "plucker_embeddings": self.camera,
+            "view_indices": self.views,
+            "trajectory": self.trajectory,
+        }
+        return [key for key, settings in keys.items() if settings is not None]
 
     def num_tokens(self, frames: int, height: int, width: int) -> int:
         """Tokens of a latent of ``[frames, height, width]``."""
@@ -62,7 +126,8 @@ class DiTConfig:
     def validate(self) -> None:
         """Raise :class:`ConfigError` for sizes that no network can have."""
         sizes = ("hidden_size", "num_layers", "num_attention_heads", "mlp_ratio", "adaln_lora_dim", "latent_channels")
-        for name in (*sizes, "text_embedding_dim", "patch_spatial", "max_frames", "max_height", "max_width"):
+        sizes += ("text_embedding_dim", "patch_spatial", "max_frames", "max_height", "max_width")
+        for name in (*sizes, "temporal_factor", "spatial_factor"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.config.{name}={getattr(self, name)}; it must be 1 or more")
         if self.hidden_size % self.num_attention_heads:
@@ -78,6 +143,14 @@ class DiTConfig:
             raise ConfigError(
                 f"model.config.recompute_num_layers={self.recompute_num_layers}; use 0 or more, or None for all"
             )
+        if self.learnable_positions and self.sinusoidal_positions:
+            raise ConfigError(
+                "model.config.learnable_positions and model.config.sinusoidal_positions are both true; a network has one "
+                "of the two: set learnable_positions=false for the released multi-view networks"
+            )
+        for settings in (self.action, self.views, self.trajectory):
+            if settings is not None:
+                settings.validate()
 
     def validate_latent(self, frames: int, height: int, width: int) -> None:
         """Raise :class:`ConfigError` if a latent of this size does not fit the network."""
@@ -86,10 +159,15 @@ class DiTConfig:
                 f"latent height x width {height} x {width} is not divisible by the patch size {self.patch_spatial}; use "
                 "videos whose height and width are multiples of 16"
             )
-        if frames > self.max_frames or height > self.max_height or width > self.max_width:
+        time, space = self.temporal_factor / PUBLISHED_FACTOR, self.spatial_factor / PUBLISHED_FACTOR
+        per_view = frames if self.views is None else -(-frames // self.views.num_views)
+        if (per_view - 1) * time > self.max_frames - 1 or max(
+            height / self.max_height, width / self.max_width
+        ) > 1 / space:
             raise ConfigError(
-                f"latent frames x height x width {frames} x {height} x {width} exceeds the largest that this network has "
-                f"positions for, {self.max_frames} x {self.max_height} x {self.max_width}"
+                f"latent frames x height x width {per_view} x {height} x {width} exceeds the largest that this network has "
+                f"positions for, {int((self.max_frames - 1) / time) + 1} x {int(self.max_height / space)} x "
+                f"{int(self.max_width / space)}"
             )
 
 

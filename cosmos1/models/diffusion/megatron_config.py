@@ -10,6 +10,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from cosmos1.errors import ConfigError
 from cosmos1.models.diffusion.config import DiTConfig
+from cosmos1.models.megatron_settings import megatron_settings
 from cosmos1.parallel.strategy import MegatronStrategy
 
 
@@ -28,8 +29,6 @@ def megatron_config(
     dit: DiTConfig, strategy: MegatronStrategy, params_dtype: torch.dtype, device: torch.device
 ) -> MegatronDiTConfig:
     """The Megatron-core configuration of one network under one parallel layout."""
-    pipeline = strategy.pipeline_model_parallel_size
-    virtual = strategy.virtual_pipeline_model_parallel_size
     return MegatronDiTConfig(
         dit=dit,
         device=device,
@@ -41,30 +40,7 @@ def megatron_config(
         ffn_hidden_size=dit.mlp_ratio * dit.hidden_size,
         layernorm_epsilon=dit.layernorm_epsilon,
         activation_func=F.gelu,
-        add_bias_linear=False,
-        bias_activation_fusion=False,
-        bias_dropout_fusion=False,
-        gradient_accumulation_fusion=False,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        qk_layernorm=True,
-        perform_initialization=False,
-        params_dtype=params_dtype,
-        pipeline_dtype=params_dtype,
-        # Under FSDP parameters are kept in fp32 and PyTorch casts them for the computation.
-        bf16=params_dtype == torch.bfloat16,
-        tensor_model_parallel_size=strategy.tensor_model_parallel_size,
-        sequence_parallel=strategy.sequence_parallel,
-        context_parallel_size=strategy.context_parallel_size,
-        pipeline_model_parallel_size=pipeline,
-        virtual_pipeline_model_parallel_size=virtual,
-        microbatch_group_size_per_vp_stage=pipeline if virtual else None,
-        # With two stages, batched messages of virtual stages get mixed up between the same two ranks.
-        overlap_p2p_comm=virtual is not None,
-        batch_p2p_comm=virtual is None,
-        batch_p2p_sync=False,
-        # Interleaved stages send while they compute; freeing an output then corrupts the message in flight.
-        deallocate_pipeline_outputs=virtual is None,
+        **megatron_settings(strategy, params_dtype),
     )
 
 

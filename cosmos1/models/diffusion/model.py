@@ -17,14 +17,18 @@ class DiffusionModel:
 
     config: DiTConfig = field(default_factory=DiTConfig)
     objective: EDMObjective = field(default_factory=EDMObjective)
-    tokenizer: Literal["dct", "cosmos_cv8x8x8"] = "cosmos_cv8x8x8"
+    tokenizer: Literal["dct", "dct4x8x8", "cosmos_cv8x8x8", "cosmos_cv4x8x8"] = "cosmos_cv8x8x8"
     tokenizer_path: Optional[str] = None
+    single_frames: bool = False
+    """Each latent frame is one image, encoded and decoded alone (action control); otherwise the first frame of a video
+    stands alone and groups of frames follow it."""
 
     def validate(self, strategy, world_size: int) -> None:
         """Raise :class:`ConfigError` for what can be refused before anything is allocated."""
         from cosmos1.parallel.attention import choose_cp_mode
 
         self.config.validate()
+        self._validate_tokenizer()
         strategy.validate(world_size, self.config.num_layers, self.config.num_attention_heads)
         self.objective.validate(None, self.config.condition_mask)
         choose_cp_mode(
@@ -32,6 +36,18 @@ class DiffusionModel:
             self.config.num_attention_heads // strategy.tensor_model_parallel_size,
             strategy.context_parallel_size,
         )
+
+    def _validate_tokenizer(self) -> None:
+        from cosmos1.errors import ConfigError
+        from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS
+
+        factor = TEMPORAL_FACTORS.get(self.tokenizer)
+        if factor is not None and factor != self.config.temporal_factor and not self.single_frames:
+            raise ConfigError(
+                f"model.tokenizer={self.tokenizer} makes one latent frame of {factor} frames, "
+                f"model.config.temporal_factor={self.config.temporal_factor}; set temporal_factor={factor} (and use "
+                "recipes/diffusion/tokenizer.py to change the tokenizer of a trained network)"
+            )
 
     def validate_sample(self, strategy, latent_shape: list[int]) -> None:
         """Raise :class:`ConfigError` if samples of latent shape ``[C, T, H, W]`` do not fit network or layout."""
@@ -44,7 +60,8 @@ class DiffusionModel:
                 f"with a tokenizer of {self.config.latent_channels} channels or set model.config.latent_channels"
             )
         self.config.validate_latent(frames, height, width)
-        self.objective.validate(frames, self.config.condition_mask)
+        views = self.config.views.num_views if self.config.views is not None else 1
+        self.objective.validate(-(-frames // views), self.config.condition_mask)
         tokens = self.config.num_tokens(frames, height, width)
         split = strategy.context_parallel_size
         split *= strategy.tensor_model_parallel_size if strategy.sequence_parallel else 1
@@ -70,7 +87,8 @@ class DiffusionModel:
                 f"{v.augment_sigma_multiplier:g} * exp({v.augment_sigma_mean:g} + {v.augment_sigma_std:g} z), "
                 f"dropout {v.dropout:g}"
             )
-        return lines
+        signals = {"action": c.action, "camera": c.camera, "views": c.views, "trajectory": c.trajectory}
+        return lines + [f"control signal: {settings}" for settings in signals.values() if settings is not None]
 
     def megatron_config(self, strategy, params_dtype, device):
         from cosmos1.models.diffusion.megatron_config import megatron_config
@@ -93,15 +111,29 @@ class DiffusionModel:
 
     def global_name(self, network, local_name: str) -> str:
         """Name of a parameter in the whole network, whatever stage holds it."""
-        from cosmos1.models.diffusion.initialization import global_name
+        from cosmos1.models.initialization import global_name
 
         return global_name(network, local_name)
 
     def prepare(self, batch: dict, seed: int, device, training: bool):
         """A collated batch to a :class:`~cosmos1.models.diffusion.objective.NoisySample` on ``device``."""
+        from cosmos1.conditioning.controls import take_controls
         from cosmos1.models.diffusion.objective import make_noisy_sample
 
-        return make_noisy_sample(self.objective, batch, seed, device, self.config.condition_mask, training)
+        batch = self.with_latents(batch, device)
+        controls = take_controls(self.config, batch, batch["video"].shape, device)
+        return make_noisy_sample(self.objective, batch, seed, device, self.config.condition_mask, training, controls)
+
+    def with_latents(self, batch: dict, device) -> dict:
+        """The batch with its latents under ``video``: as they come, or encoded from ``pixels`` ``[B, 3, F, H, W]``."""
+        if "video" in batch:
+            return batch
+        from cosmos1.models.diffusion.pixels import pixels_to_latents
+
+        pixels = batch["pixels"]
+        return batch | {
+            "video": pixels_to_latents(pixels, self.tokenizer, self.tokenizer_path, self.single_frames, device)
+        }
 
     def forward(self, network, sample):
         """The network's prediction F, or hidden states on pipeline stages before the last."""
@@ -112,6 +144,7 @@ class DiffusionModel:
             sample.fps,
             sample.padding_mask,
             sample.condition_mask,
+            sample.controls,
         )
 
     def loss(self, network, sample, prediction):
@@ -139,17 +172,25 @@ class DiffusionModel:
 
     def batch_size(self, batch) -> int:
         """Samples of a collated batch or of a prepared one."""
-        return len(batch["video"]) if isinstance(batch, dict) else len(batch.network_input)
+        return len(batch["sample_position"]) if isinstance(batch, dict) else len(batch.network_input)
 
     def num_tokens(self, batch: dict) -> int:
         """Tokens of one sample of the batch."""
-        return self.config.num_tokens(*batch["video"].shape[2:])
+        if "video" in batch:
+            return self.config.num_tokens(*batch["video"].shape[2:])
+        frames, height, width = batch["pixels"].shape[2:]
+        if not self.single_frames:
+            frames = (frames - 1) // self.config.temporal_factor + 1
+        space = self.config.spatial_factor
+        return self.config.num_tokens(frames, height // space, width // space)
 
     def training_flops(self, batch: dict) -> float:
         """Model FLOPs of one training step of one sample."""
+        from cosmos1.conditioning.controls import num_views
         from cosmos1.models.diffusion.flops import training_flops
 
-        return training_flops(self.config, self.num_tokens(batch), batch["t5_text_embeddings"].shape[1])
+        num_texts = 1 if self.config.views is None or self.config.views.shared_text else num_views(batch)
+        return training_flops(self.config, self.num_tokens(batch), batch["t5_text_embeddings"].shape[1], num_texts)
 
 
 def _share_of_gradient(value, num_ranks: int):

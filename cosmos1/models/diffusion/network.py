@@ -16,11 +16,17 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from torch import nn
 
-from cosmos1.errors import ConfigError
+from cosmos1.conditioning.action import ActionEmbedding
+from cosmos1.conditioning.camera import camera_channels
+from cosmos1.conditioning.trajectory import TrajectoryEmbedding
+from cosmos1.conditioning.views import ViewEmbedding, tokens_per_view, view_channels
 from cosmos1.models.diffusion.block import Conditioning, DiTLayer, DiTLayerSubmodules, DiTStack, Modulation
-from cosmos1.models.diffusion.elementwise import modulated_layer_norm, rms_norm
+from cosmos1.models.diffusion.config import DiTConfig
+from cosmos1.models.diffusion.elementwise import modulated_layer_norm
 from cosmos1.models.diffusion.megatron_config import MegatronDiTConfig, parallel_linears
-from cosmos1.models.diffusion.positions import LearnablePositions, TokenGrid, rotary_angles
+from cosmos1.models.diffusion.positions import LearnablePositions, TokenGrid, rotary_angles, sinusoidal_positions
+from cosmos1.models.elementwise import rms_norm
+from cosmos1.parallel.token_ranges import token_ranges
 
 
 class TimestepEmbedding(nn.Module):
@@ -36,14 +42,22 @@ class TimestepEmbedding(nn.Module):
             torch.empty(config.hidden_size, dtype=config.params_dtype, device=config.device)
         )
 
-    def forward(self, timesteps_b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(embedding [b, D], shared_modulation [b, 3 D])``; the embedding is the normalised sinusoid itself."""
+    def forward(
+        self,
+        timesteps_b: torch.Tensor,
+        embedding_shift: torch.Tensor | float = 0.0,
+        modulation_shift: torch.Tensor | float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(embedding [b, D], shared_modulation [b, 3 D])``; the embedding is the normalised sinusoid itself.
+
+        A control signal shifts the sinusoid before it is normalised, and the modulation.
+        """
         half = self.affline_norm.shape[0] // 2
         exponent = torch.arange(half, dtype=torch.float32, device=timesteps_b.device) / half
         angle = timesteps_b.float()[:, None] * torch.exp(-math.log(10000.0) * exponent)
         sinusoid = torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.linear_1.weight.dtype)
         shared_modulation = self.linear_2(F.silu(self.linear_1(sinusoid)))
-        return rms_norm(sinusoid, self.affline_norm), shared_modulation
+        return rms_norm(sinusoid + embedding_shift, self.affline_norm), shared_modulation + modulation_shift
 
 
 class FinalLayer(nn.Module):
@@ -76,6 +90,14 @@ class LogVariance(nn.Module):
         return F.linear(features, self.linear.weight.float())[:, 0]
 
 
+def _controls(dit: DiTConfig, options: dict, pre_process: bool) -> tuple:
+    """The modules of the control signals: action on every pipeline stage, views and trajectory where patches are made."""
+    action = ActionEmbedding(dit.action, dit.hidden_size, **options) if dit.action is not None else None
+    views = ViewEmbedding(dit.views, **options) if dit.views is not None and pre_process else None
+    has_trajectory = dit.trajectory is not None and pre_process
+    return action, views, TrajectoryEmbedding(dit.trajectory, **options) if has_trajectory else None
+
+
 def _without_zero_rows(text_BME: torch.Tensor) -> torch.Tensor:
     """Cut the rows at the end that are zero in every sample. On a GPU all stay: shapes that vary cost more than they
     save."""
@@ -104,15 +126,11 @@ class DiT(MegatronModule):
         self.share_embeddings_and_output_weights = False
         self.pg_collection = pg_collection
 
-        dit = config.dit
+        dit, options = config.dit, {"dtype": config.params_dtype, "device": config.device}
         if pre_process:
-            self.x_embedder = nn.Linear(
-                dit.patch_input_channels * dit.patch_spatial**2,
-                config.hidden_size,
-                bias=False,
-                dtype=config.params_dtype,
-                device=config.device,
-            )
+            patch_values = dit.patch_input_channels * dit.patch_spatial**2
+            self.x_embedder = nn.Linear(patch_values, config.hidden_size, bias=False, **options)
+        self.action, self.views, self.trajectory = _controls(dit, options, pre_process)
         # Every pipeline stage embeds the timestep and the positions itself; only hidden states travel.
         self.t_embedder = TimestepEmbedding(config)
         self.extra_pos_embedder = (
@@ -145,29 +163,37 @@ class DiT(MegatronModule):
         fps_B: torch.Tensor,
         padding_mask_B1HW: torch.Tensor,
         condition_mask_B1THW: torch.Tensor | None = None,
+        controls: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Predict F for the scaled noisy latent ``c_in * x`` at ``timesteps = c_noise``.
 
         Args:
             x_BCTHW: ``[B, 16, T, H, W]`` latent times ``c_in``.
             timesteps_B: ``[B]``, ``0.25 * ln(sigma)``.
-            text_BME: ``[B, M, text_embedding_dim]``, zero rows after the text.
+            text_BME: ``[B, M, text_embedding_dim]``, zero rows after the text; with a text for each of ``V`` views
+                ``[B, V * M, text_embedding_dim]``.
             fps_B: ``[B]`` frames per second; the same for the whole batch.
             padding_mask_B1HW: 1 where a pixel (or latent position) is padding; resized to ``H x W`` by nearest.
             condition_mask_B1THW: 1 on given latent frames; exactly for networks with ``condition_mask``.
+            controls: the control signals of ``config.controls``, by batch key: ``action`` ``[B, N, A]``,
+                ``plucker_embeddings`` ``[B, T, 6, H, W]``, ``view_indices`` ``[B, V]`` with ``frame_repeat`` ``[B, V]``
+                (or without: 0), ``trajectory`` ``[B, 192]``. With views, ``T`` counts the frames of all of them.
 
         Returns:
             ``[B, 16, T, H, W]`` in fp32; on pipeline stages before the last the hidden states ``[s, B, D]``.
         """
         dit = self.config.dit
+        controls = controls or {}
         _, _, frames, height, width = x_BCTHW.shape
-        grid = TokenGrid(frames, height // dit.patch_spatial, width // dit.patch_spatial)
-        cp_range, local_range = self._token_ranges(len(grid))
+        num_views = controls["view_indices"].shape[1] if dit.views is not None else 1
+        grid = TokenGrid(frames, height // dit.patch_spatial, width // dit.patch_spatial, num_views)
+        cp_range, local_range = token_ranges(len(grid), self.tp_group, self.cp_group, self.config.sequence_parallel)
         hidden_states = None
         if self.pre_process:
-            patches = self._patches(x_BCTHW, padding_mask_B1HW, condition_mask_B1THW)
+            patches = self._patches(x_BCTHW, padding_mask_B1HW, condition_mask_B1THW, controls)
             hidden_states = self.x_embedder(patches[slice(*local_range)].to(self.x_embedder.weight.dtype))
-        conditioning = self._conditioning(grid, cp_range, local_range, timesteps_B, text_BME, fps_B)
+        embeddings = self.t_embedder(timesteps_B, *(self.action(controls["action"]) if self.action is not None else ()))
+        conditioning = self._conditioning(grid, cp_range, local_range, embeddings, text_BME, fps_B)
         x_sbD = self.decoder(hidden_states, conditioning)
         if not self.post_process:
             return x_sbD
@@ -178,39 +204,41 @@ class DiT(MegatronModule):
             tokens = gather_from_sequence_parallel_region(tokens, False, group=self.cp_group)
         return self._unpatched(tokens, grid).float()
 
-    def _token_ranges(self, num_tokens: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Tokens of this context-parallel rank, and those of them that this rank holds under sequence parallelism."""
-        cp_size = self.cp_group.size()
-        tp_size = self.tp_group.size() if self.config.sequence_parallel else 1
-        if num_tokens % (cp_size * tp_size):
-            raise ConfigError(
-                f"a sample has {num_tokens} tokens, which do not divide by context_parallel_size={cp_size} x "
-                f"tensor_model_parallel_size={tp_size} (sequence_parallel); choose sizes whose product divides it"
-            )
-        cp_tokens = num_tokens // cp_size
-        cp_start = self.cp_group.rank() * cp_tokens
-        start = cp_start + (self.tp_group.rank() * cp_tokens // tp_size if tp_size > 1 else 0)
-        return (cp_start, cp_start + cp_tokens), (start, start + cp_tokens // tp_size)
-
-    def _conditioning(self, grid, cp_range, local_range, timesteps_B, text_BME, fps_B) -> Conditioning:
-        embedding, shared_modulation = self.t_embedder(timesteps_B)
-        positions = self.extra_pos_embedder(grid, *local_range) if self.extra_pos_embedder is not None else None
+    def _conditioning(self, grid, cp_range, local_range, embeddings, text_BME, fps_B) -> Conditioning:
+        dit, device, dtype = self.config.dit, text_BME.device, self.t_embedder.linear_1.weight.dtype
+        positions = None
+        if self.extra_pos_embedder is not None:
+            positions = self.extra_pos_embedder(grid, *local_range)
+        elif dit.sinusoidal_positions:
+            positions = sinusoidal_positions(dit, grid, *local_range, device, dtype)
         # Attention sees all tokens of the context-parallel rank, also under sequence parallelism.
-        angles = rotary_angles(self.config.dit, grid, *cp_range, float(fps_B.flatten()[0]), timesteps_B.device)
-        text = _without_zero_rows(text_BME).transpose(0, 1).to(self.t_embedder.linear_1.weight.dtype)
-        cos, sin = angles.cos(), angles.sin()
-        return Conditioning(embedding, shared_modulation, text, text_BME.shape[1], positions, cos, sin)
+        angles = rotary_angles(dit, grid, *cp_range, float(fps_B.flatten()[0]), device)
+        num_texts = 1 if dit.views is None or dit.views.shared_text else grid.views
+        # [B, V * M, E] to [V * B, M, E]
+        text = text_BME.unflatten(1, (num_texts, -1)).transpose(0, 1).flatten(0, 1)
+        tokens_per_text = tokens_per_view(*cp_range, len(grid), num_texts)
+        rows = _without_zero_rows(text).transpose(0, 1).to(dtype)
+        return Conditioning(*embeddings, rows, text.shape[1], tokens_per_text, positions, angles.cos(), angles.sin())
 
-    def _patches(self, x_BCTHW, padding_mask_B1HW, condition_mask_B1THW) -> torch.Tensor:
-        """``[S, B, Cp * p * p]``: channels latent, condition mask, padding mask; the channel varies slowest."""
-        assert (condition_mask_B1THW is not None) == self.config.dit.condition_mask
-        batch, _, frames, height, width = x_BCTHW.shape
+    def _patches(self, x_BCTHW, padding_mask_B1HW, condition_mask_B1THW, controls) -> torch.Tensor:
+        """``[S, B, Cp * p * p]``: channels in the order of ``config.patch_channels``; the channel varies slowest."""
+        dit = self.config.dit
+        assert (condition_mask_B1THW is not None) == dit.condition_mask
+        batch, _, *size = x_BCTHW.shape
+        frames, height, width = size
         padding = F.interpolate(padding_mask_B1HW.to(x_BCTHW.dtype), size=(height, width), mode="nearest")
-        channels = [x_BCTHW, padding[:, :, None].expand(-1, -1, frames, -1, -1)]
-        if condition_mask_B1THW is not None:
-            channels.insert(1, condition_mask_B1THW.to(x_BCTHW.dtype))
-        x = torch.cat(channels, dim=1)
-        p = self.config.dit.patch_spatial
+        channels = {"latent": x_BCTHW, "padding_mask": padding[:, :, None].expand(-1, -1, frames, -1, -1)}
+        if dit.condition_mask:
+            channels["condition_mask"] = condition_mask_B1THW
+        if dit.camera is not None:
+            channels["camera"] = camera_channels(controls["plucker_embeddings"])
+        if dit.views is not None:
+            embedding = self.views(controls["view_indices"], controls.get("frame_repeat"))
+            channels["views"] = view_channels(embedding, *size)
+        if dit.trajectory is not None:
+            channels["trajectory"] = self.trajectory(controls["trajectory"], *size)
+        x = torch.cat([channels[name].to(x_BCTHW.dtype) for name in dit.patch_channels], dim=1)
+        p = dit.patch_spatial
         x = x.reshape(batch, x.shape[1], frames, height // p, p, width // p, p)
         return x.permute(2, 3, 5, 0, 1, 4, 6).flatten(4).flatten(0, 2)
 

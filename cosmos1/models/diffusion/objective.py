@@ -5,10 +5,11 @@ Formulas: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based G
 ``diffusion/training/models/model_image.py`` and ``extend_model.py``. Everything here is fp32.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from cosmos1.conditioning.controls import num_views
 from cosmos1.errors import DataError
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
 from cosmos1.parallel.randomness import SampleRandomness
@@ -64,6 +65,8 @@ class NoisySample:
     """``[B, 1, T, H, W]``: the network's mask channel; 0 where conditioning was dropped."""
     loss_mask: torch.Tensor | None
     """``[B, 1, T, H, W]``; all positions count where it is missing."""
+    controls: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The control signals, by batch key."""
 
 
 def _column(values_B: torch.Tensor) -> torch.Tensor:
@@ -71,7 +74,13 @@ def _column(values_B: torch.Tensor) -> torch.Tensor:
 
 
 def make_noisy_sample(
-    objective: EDMObjective, batch: dict, seed: int, device: torch.device, conditioned: bool, training: bool = True
+    objective: EDMObjective,
+    batch: dict,
+    seed: int,
+    device: torch.device,
+    conditioned: bool,
+    training: bool = True,
+    controls: dict[str, torch.Tensor] | None = None,
 ) -> NoisySample:
     """Draw noise level, noise, dropout and given frames for a collated batch (see ``data/latent_folder.py``).
 
@@ -90,10 +99,12 @@ def make_noisy_sample(
     sigma = _column(torch.exp(objective.p_mean + objective.p_std * z) * objective.sigma_multiplier).to(device)
     coefficients = Preconditioning(sigma, objective.sigma_data)
     noise = random.normal("noise", *shape).to(device)
-    text = batch["t5_text_embeddings"].to(device)
-    if training and objective.text_dropout > 0:
-        keep = (random.uniform("text_dropout") >= objective.text_dropout).to(device, text.dtype)
-        text = text * keep[:, None, None]
+    text, controls = batch["t5_text_embeddings"].to(device), dict(controls or {})
+    if training:
+        text = _dropped(text, "text_dropout", objective.text_dropout, random)
+        if "trajectory" in controls:
+            rate = objective.trajectory_dropout
+            controls["trajectory"] = _dropped(controls["trajectory"], "trajectory_dropout", rate, random)
     sample = NoisySample(
         clean=clean,
         network_input=clean + sigma * noise,
@@ -104,10 +115,25 @@ def make_noisy_sample(
         given=None,
         condition_mask=None,
         loss_mask=batch["loss_mask"].to(device) if "loss_mask" in batch else None,
+        controls=controls,
     )
     if conditioned:
         _give_first_frames(sample, objective.conditioning, random, device, training)
     return sample
+
+
+def _dropped(value: torch.Tensor, purpose: str, rate: float, random: SampleRandomness) -> torch.Tensor:
+    """``value`` with zeros in a share of the samples."""
+    if rate == 0:
+        return value
+    keep = (random.uniform(purpose) >= rate).to(value.device, value.dtype)
+    return value * keep.reshape(-1, *[1] * (value.dim() - 1))
+
+
+def first_frames(count_B: torch.Tensor, frames: int, views: int = 1) -> torch.Tensor:
+    """``[B, 1, T, 1, 1]``: 1 on the first ``count`` latent frames of every view, ``frames`` counting those of all."""
+    first_BT = (torch.arange(frames // views)[None, :] < count_B[:, None]).float().repeat(1, views)
+    return first_BT[:, None, :, None, None]
 
 
 def _check_equal_fps(batch: dict) -> None:
@@ -122,11 +148,9 @@ def _check_equal_fps(batch: dict) -> None:
 def _give_first_frames(
     sample: NoisySample, conditioning: VideoConditioning, random: SampleRandomness, device, training: bool
 ) -> None:
-    """Replace the first latent frames of the network input by lightly noised clean ones, per sample."""
-    frames = sample.clean.shape[2]
+    """Replace the first latent frames (of every view) of the network input by lightly noised clean ones, per sample."""
     count = random.integers("given_frames", conditioning.min_frames, conditioning.max_frames)
-    given_BT = (torch.arange(frames)[None, :] < count[:, None]).float()
-    sample.given = given_BT[:, None, :, None, None].to(device)
+    sample.given = first_frames(count, sample.clean.shape[2], num_views(sample.controls)).to(device)
     kept = torch.ones(len(count))
     if training and conditioning.dropout > 0:
         kept = (random.uniform("given_dropout") >= conditioning.dropout).float()

@@ -31,6 +31,8 @@ class EDMObjective:
     p_std: float = 1.0
     sigma_multiplier: float = 1.0
     text_dropout: float = 0.2
+    trajectory_dropout: float = 0.2
+    """Share of samples whose text, or trajectory, is replaced by zeros."""
     loss_add_logvar: bool = False
     """Weight each sample by a learned uncertainty: ``loss * exp(-u) + u``."""
     conditioning: VideoConditioning = field(default_factory=VideoConditioning)
@@ -40,8 +42,10 @@ class EDMObjective:
         for name in ("sigma_data", "p_std", "sigma_multiplier"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"model.objective.{name}={getattr(self, name)}; it must be positive")
-        if not 0 <= self.text_dropout <= 1 or not 0 <= given.dropout <= 1:
-            raise ConfigError("model.objective.text_dropout and conditioning.dropout are shares between 0 and 1")
+        if not all(0 <= share <= 1 for share in (self.text_dropout, self.trajectory_dropout, given.dropout)):
+            raise ConfigError(
+                "model.objective.text_dropout, trajectory_dropout and conditioning.dropout are shares between 0 and 1"
+            )
         if not conditioned:
             return
         if not 0 <= given.min_frames <= given.max_frames:

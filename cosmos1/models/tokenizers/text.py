@@ -28,6 +28,9 @@ class TextEncoder(Protocol):
     def encode(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return embeddings (N, 512, 1024) on the CPU and lengths (N,) int64; rows from the length on are zero."""
 
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of a whole prompt, its end mark included; those after the 512th are cut by `encode`."""
+
 
 def build_text_encoder(
     name: str,
@@ -76,11 +79,18 @@ class HashedTextEncoder:
             lengths[index] = len(rows)
         return embeddings, lengths
 
+    def count_tokens(self, prompt: str) -> int:
+        return len(_words(prompt)) + 1
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", prompt.lower())
+
 
 def _hashed_rows(prompt: str) -> np.ndarray:
     import numpy as np
 
-    words = re.findall(r"\w+|[^\w\s]", prompt.lower())[: NUM_TEXT_TOKENS - 1] + ["</s>"]
+    words = _words(prompt)[: NUM_TEXT_TOKENS - 1] + ["</s>"]
     rows = np.zeros((len(words), TEXT_EMBEDDING_WIDTH), np.float32)
     for position, word in enumerate(words):
         padded = f"^{word}$"
@@ -136,3 +146,6 @@ class T5TextEncoder:
         # Every prompt is padded on the right, so the mask alone says which rows to keep.
         kept = torch.where(mask[..., None].bool(), states, torch.zeros_like(states))
         return kept.cpu().clone(), mask.sum(dim=1).cpu()
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(self.tokenizer(prompt).input_ids)
