@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render clips of a small room with moving objects, one caption file beside each clip.
+"""Render a small world, with exact truth for every task. The same options give the same data on every machine.
 
     python data_prep/demo_world.py --output_path demo_videos --num_videos 32 --num_frames 33 --height 96 --width 128
 
-writes 000.mp4, 000.txt, 001.mp4, ... The same options give the same clips on every machine. One room and one camera,
-four colours, five motions: little enough for a very small model to learn in minutes.
+--world clips   000.mp4, 000.txt, ...: one room and one camera, four colours, five motions; little enough for a very
+                small model to learn in minutes
+--world arm     episodes of a robot arm in the Bridge layout, for action and instruction control
+--world camera  000.zip, ...: a moving camera in a room, with poses, in the DL3DV layout; captions.json
+--world rig     videos/<camera>/000.mp4, ..., captions/, trajectory/, rig.json: a car with several cameras
 """
 
 import argparse
@@ -102,18 +105,65 @@ def _point(x: float, y: float, z: float) -> np.ndarray:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_path", type=Path, required=True, help="empty or new folder for the clips")
+    parser.add_argument("--world", choices=tuple(WORLDS), default="clips", help="what is rendered (see above)")
     parser.add_argument("--num_videos", type=int, default=32)
     parser.add_argument("--num_frames", type=int, default=33, help="frames per clip, 8k+1 suits the video tokenizers")
     parser.add_argument("--height", type=int, default=96, help="pixels, a multiple of 16")
     parser.add_argument("--width", type=int, default=128, help="pixels, a multiple of 16")
     parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
+    parser.add_argument(
+        "--motion", choices=("wander", "instructed"), default="wander", help="arm: steps at random, or as the text says"
+    )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rig", default="six_cameras", help="for --world rig: a rig file, or the preset six_cameras")
     return parser
 
 
-def main(arguments: argparse.Namespace) -> None:
+def write_clips(arguments: argparse.Namespace) -> None:
     from cosmos1.data.video import write_video
 
+    folder = arguments.output_path
+    renderer = Renderer(arguments.height, arguments.width)
+    for index in range(arguments.num_videos):
+        clip = sample_clip(arguments.seed, index)
+        name = f"{index:03d}"
+        (folder / f"{name}.txt").write_text(clip.caption() + "\n")
+        frames = render_clip(clip, renderer, arguments.num_frames, arguments.fps)
+        write_video(folder / f"{name}.mp4", frames, arguments.fps)
+
+
+def write_arm(arguments: argparse.Namespace) -> None:
+    from cosmos1.data.arm_world import write_arm_world
+
+    size = {"num_frames": arguments.num_frames, "height": arguments.height, "width": arguments.width}
+    write_arm_world(arguments.output_path, arguments.num_videos, arguments.seed, motion=arguments.motion, **size)
+    print(f"{arguments.num_videos} training episodes of {arguments.num_frames} frames in {arguments.output_path}")
+
+
+def write_camera(arguments: argparse.Namespace) -> None:
+    from cosmos1.data.posed_worlds import write_camera_world
+
+    write_camera_world(arguments.output_path, _clips(arguments))
+
+
+def write_rig(arguments: argparse.Namespace) -> None:
+    from cosmos1.data.posed_worlds import write_rig_world
+    from cosmos1.data.rigs import load_rig
+
+    write_rig_world(arguments.output_path, _clips(arguments), load_rig(arguments.rig))
+
+
+def _clips(arguments: argparse.Namespace):
+    from cosmos1.data.posed_worlds import Clips
+
+    size = (arguments.num_videos, arguments.num_frames, arguments.height, arguments.width)
+    return Clips(*size, arguments.fps, arguments.seed)
+
+
+WORLDS = {"clips": write_clips, "arm": write_arm, "camera": write_camera, "rig": write_rig}
+
+
+def main(arguments: argparse.Namespace) -> None:
     if arguments.height % 16 or arguments.width % 16 or min(arguments.num_videos, arguments.num_frames) < 1:
         raise ConfigError(
             f"--height {arguments.height} --width {arguments.width} --num_videos {arguments.num_videos} --num_frames "
@@ -123,16 +173,12 @@ def main(arguments: argparse.Namespace) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty. Give another --output_path, or delete the folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    renderer = Renderer(arguments.height, arguments.width)
     started = time.monotonic()
-    for index in range(arguments.num_videos):
-        clip = sample_clip(arguments.seed, index)
-        name = f"{index:03d}"
-        (folder / f"{name}.txt").write_text(clip.caption() + "\n")
-        frames = render_clip(clip, renderer, arguments.num_frames, arguments.fps)
-        write_video(folder / f"{name}.mp4", frames, arguments.fps)
+    WORLDS[arguments.world](arguments)
+    if arguments.world == "arm":
+        return  # it keeps a record of its own
     options = {key: str(value) if key == "output_path" else value for key, value in vars(arguments).items()}
-    (folder / "world.json").write_text(json.dumps({"world": "room", **options}, indent=2) + "\n")
+    (folder / "world.json").write_text(json.dumps(options, indent=2) + "\n")
     print(
         f"{arguments.num_videos} clips of {arguments.num_frames} frames, {arguments.height} x {arguments.width}, in "
         f"{folder} ({time.monotonic() - started:.1f} s)"

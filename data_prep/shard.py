@@ -8,12 +8,8 @@ order, so that a small shuffle buffer is enough. The output folder appears whole
 """
 
 import argparse
-import contextlib
 import io
 import json
-import os
-import shutil
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +17,8 @@ import numpy as np
 
 from cosmos1.data.latent_folder import LatentFolderDataModule
 from cosmos1.data.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
-from cosmos1.data.preparation import Progress, run_command, tensor_bytes, write_bytes, write_json
-from cosmos1.errors import ConfigError
-
-CRUDE_DATASET = "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
+from cosmos1.data.preparation import Progress, run_command, tensor_bytes, write_json
+from cosmos1.data.shard_writer import whole_folder, write_energon_metadata, write_shards
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,11 +34,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    output = arguments.output_path
-    if output.exists() and any(output.iterdir()):
-        raise ConfigError(f"--output_path {output} is not empty. Give another folder, or delete it.")
-    if arguments.shard_megabytes <= 0:
-        raise ConfigError(f"--shard_megabytes {arguments.shard_megabytes}: a size above 0 is needed.")
     # The data module's split is the one rule for holding out videos, and setup() checks the folder.
     folder = LatentFolderDataModule(
         str(arguments.input_path),
@@ -54,43 +43,28 @@ def main(arguments: argparse.Namespace) -> None:
     )
     folder.setup()
     train, held_out = folder.split_names()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    try:
+    with whole_folder(arguments.output_path, "--output_path") as temporary:
         progress = Progress(len(train) + len(held_out), "samples", enabled=True)
         order = np.random.RandomState([arguments.seed % 2**32, 1]).permutation(len(train))
         num_train = _write_split(arguments, temporary, "train", [train[index] for index in order], progress)
         num_val = _write_split(arguments, temporary, "val", held_out, progress)
         write_energon_metadata(temporary)
         write_json(temporary / "dataset.json", _facts(arguments, len(train), len(held_out)))
-        temporary.replace(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     print(
         f"{len(train)} training samples in {num_train} shards, {len(held_out)} validation samples in {num_val} shards"
     )
-    print(f"written to {output}")
+    print(f"written to {arguments.output_path}")
 
 
 def _write_split(arguments: argparse.Namespace, folder: Path, split: str, names: list[str], progress: Progress) -> int:
     """Write the shards of one split and return their number."""
-    limit = arguments.shard_megabytes * 1e6
-    num_shards, archive = 0, None
-    for name in names:
-        if archive is None or archive.offset >= limit:
-            if archive is not None:
-                archive.close()
-            archive = tarfile.open(folder / f"{split}-{num_shards:06d}.tar", "w")  # noqa: SIM115 closed at the limit
-            num_shards += 1
-        for part, content in _sample_parts(arguments, name):
-            member = tarfile.TarInfo(f"{name.rjust(9, '0')}.{part}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        progress.advance()
-    if archive is not None:
-        archive.close()
-    return num_shards
+
+    def samples() -> Iterator[tuple[str, Iterator[tuple[str, bytes]]]]:
+        for name in names:
+            yield name, _sample_parts(arguments, name)
+            progress.advance()
+
+    return write_shards(folder, split, samples(), arguments.shard_megabytes)
 
 
 def _sample_parts(arguments: argparse.Namespace, name: str) -> Iterator[tuple[str, bytes]]:
@@ -110,22 +84,6 @@ def _sample_parts(arguments: argparse.Namespace, name: str) -> Iterator[tuple[st
     yield "json", json.dumps(info).encode()
     if arguments.conditioning_latent:
         yield CONDITIONING_PART.replace("conditioning_latent", "cond"), tensor_bytes(sample["gt_latent"])
-
-
-def write_energon_metadata(folder: Path) -> None:
-    """Write `.nv-meta` and the tar indices, as `energon prepare` does, with the split that the shard names state."""
-    from megatron.energon.flavors.webdataset import BaseWebdatasetFactory
-
-    shards = sorted(path.name for path in folder.glob("*.tar"))
-    with contextlib.redirect_stdout(io.StringIO()):
-        BaseWebdatasetFactory.prepare_dataset(
-            folder,
-            shards,
-            split_parts_patterns=[("train", "train-.*"), ("val", "val-.*")],
-            shuffle_seed=None,
-            workers=min(len(shards), os.cpu_count() or 1),
-        )
-    write_bytes(folder / ".nv-meta" / "dataset.yaml", CRUDE_DATASET.encode())
 
 
 def _facts(arguments: argparse.Namespace, num_train: int, num_held_out: int) -> dict:

@@ -22,17 +22,19 @@ class PlannedVideo:
     starts: tuple[int, ...]
     """In rising order."""
     first_index: int
+    source_name: str = ""
+    """What to record as the source; empty: the file's name."""
 
 
-def list_mp4_files(folder: Path) -> list[Path]:
-    """Return the *.mp4 directly inside a folder, in name order. Raises DataError when there is none."""
+def list_mp4_files(folder: Path, option: str = "--dataset_path") -> list[Path]:
+    """Return the *.mp4 directly inside a folder, in name order. Raises DataError naming `option` when there is none."""
     if not folder.is_dir():
-        raise DataError(f"--dataset_path {folder}: there is no such folder. Give the folder that holds the videos.")
+        raise DataError(f"{option} {folder}: there is no such folder. Give the folder that holds the videos.")
     paths = sorted(path for path in folder.iterdir() if path.suffix == ".mp4" and not path.name.startswith("."))
     if not paths:
         others = sum(path.suffix.lower() in OTHER_VIDEO_SUFFIXES for path in folder.rglob("*"))
         raise DataError(
-            f"--dataset_path {folder}: no *.mp4 directly inside (folders inside are not searched); {others} other "
+            f"{option} {folder}: no *.mp4 directly inside (folders inside are not searched); {others} other "
             f"video files were seen. Move or convert them to .mp4 in this folder."
         )
     return paths
@@ -47,26 +49,40 @@ def plan_videos(
     (unreadable, or shorter than `num_frames`). Raises DataError when no video is left; with `strict`, at the first
     that is left out.
     """
-    planned: list[PlannedVideo] = []
+    usable, left_out = usable_videos(paths, num_frames, strict)
+    planned = []
+    for number, (index, info, length) in enumerate(usable):
+        starts = draw_starts(info.path.name, length - num_frames, num_chunks, seed)
+        planned.append(PlannedVideo(info, prompts[index], starts, first_index=number * num_chunks))
+    return planned, left_out
+
+
+def usable_videos(
+    paths: list[Path], num_frames: int, strict: bool
+) -> tuple[list[tuple[int, VideoInfo, int]], list[str]]:
+    """Probe every video. Return place in `paths`, facts and number of frames of each that has at least `num_frames`.
+
+    Also returns one line per video that is left out. Raises DataError when no video is left; with `strict`, at the
+    first that is left out.
+    """
+    usable: list[tuple[int, VideoInfo, int]] = []
     left_out: list[str] = []
     longest = (0, "")
-    for path, prompt in zip(paths, prompts):
+    for index, path in enumerate(paths):
         try:
             info = probe_video(path)
             length = info.num_frames or count_frames(path)
             longest = max(longest, (length, path.name))
             if length < num_frames:
                 raise DataError(f"{path}: {length} frames, a chunk needs {num_frames}; skipped.")
+            usable.append((index, info, length))
         except DataError as error:
             if strict:
                 raise
             left_out.append(str(error))
-            continue
-        starts = _draw_starts(path.name, length - num_frames, num_chunks, seed)
-        planned.append(PlannedVideo(info, prompt, starts, first_index=len(planned) * num_chunks))
-    if not planned:
+    if not usable:
         raise DataError("\n".join([*left_out, _nothing_left(len(paths), longest)]))
-    return planned, left_out
+    return usable, left_out
 
 
 def repeated_chunk_warnings(planned: list[PlannedVideo], num_frames: int) -> list[str]:
@@ -82,7 +98,8 @@ def repeated_chunk_warnings(planned: list[PlannedVideo], num_frames: int) -> lis
     return warnings
 
 
-def _draw_starts(name: str, last_start: int, count: int, seed: int) -> tuple[int, ...]:
+def draw_starts(name: str, last_start: int, count: int, seed: int) -> tuple[int, ...]:
+    """Draw `count` start frames in 0..last_start, in rising order; they depend on the seed and the source's name."""
     digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
     starts = np.random.RandomState([seed % 2**32, digest]).randint(0, last_start + 1, count)
     return tuple(sorted(int(start) for start in starts))

@@ -46,7 +46,7 @@ class EnergonDataModule:
 
     def setup(self) -> None:
         """Read the metadata and the first sample. Raises DataError when the shards are not prepared."""
-        from cosmos1.data.energon_samples import decode_sample, read_shard_sample
+        from cosmos1.data.energon_samples import decode_sample, read_shard_sample, shape_of_samples
 
         self._folder = Path(self.path)
         counts = _shard_counts(self._folder)
@@ -62,9 +62,9 @@ class EnergonDataModule:
             )
         first = self._train_shards[0]
         sample = decode_sample(read_shard_sample(self._folder / first, 0), f"{first}/0", 0, False, self.latent_shape)
-        self._shape = list(sample["video"].shape)
         record = self._folder / "dataset.json"
         self._facts = json.loads(record.read_text()) if record.exists() else {}
+        self._shape = shape_of_samples(sample, self._facts)
         identity = json.dumps([counts, parts, self._shape], sort_keys=True)
         self._fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self._loader = None
@@ -73,7 +73,7 @@ class EnergonDataModule:
 
     @property
     def sample_shape(self) -> List[int]:
-        """Shape [C, t, h, w] of a latent, known after `setup`."""
+        """Shape [C, t, h, w] of a latent, or [t, h, w] of a token grid; known after `setup`."""
         return self._shape
 
     @property
@@ -91,7 +91,7 @@ class EnergonDataModule:
         return [
             f"data: {self.path}: {self._num_train} training samples in {len(self._train_shards)} shards",
             f"data: {len(self._held_out)} validation samples {held_out}",
-            f"data: latent shape {tuple(self._shape)}",
+            f"data: shape of a sample {tuple(self._shape)}",
             f"data: tokenizer {self._facts.get('tokenizer', 'not recorded')}, text encoder "
             f"{self._facts.get('text_encoder', 'not recorded')}",
         ]
@@ -190,6 +190,7 @@ class EnergonDataModule:
             batch_size=None,
             shuffle_buffer_size=self.shuffle_buffer_size if self.shuffle else None,
             shuffle_over_epochs_multiplier=1 if self.shuffle else None,
+            parallel_shard_iters=None if self.shuffle else 1,
             max_samples_per_sequence=None,
             task_encoder=LatentTaskEncoder(self.require_conditioning_latent, self._shape),
         )

@@ -4,6 +4,7 @@
 Parts of a sample: `pth` latent (16, t, h, w), a leading axis of 1 is dropped; `npy` or `pickle` text rows (L, 1024),
 alone or first in a list; `json` with `framerate` or `fps`, `num_frames`, and what info.json of a folder holds;
 `cond.pth` conditioning latent. Names with a leading dot, or `jpg..pth`, as older writers made them, are read too.
+A sample with a part `tokens.npy` is one of the autoregressive networks instead (cosmos1/data/token_shards.py).
 """
 
 import io
@@ -18,6 +19,7 @@ import torch
 from megatron.energon import Cooker, DefaultTaskEncoder, Sample, basic_sample_keys, edataclass, stateless
 
 from cosmos1.data.latent_sample import check_latent, finish_sample, load_tensor, pad_text
+from cosmos1.data.token_shards import decode_tokens
 from cosmos1.errors import DataError
 
 DEFAULT_FRAMES_PER_SECOND = 30.0
@@ -66,6 +68,9 @@ def decode_sample(
     expected_shape: Optional[List[int]] = None,
 ) -> Dict[str, Any]:
     """Turn the raw bytes of a sample's parts into one checked sample. Raises DataError naming `where`."""
+    tokens = _find_part(parts, "tokens.npy")
+    if tokens is not None:
+        return decode_tokens(tokens, where, position, expected_shape)
     latent = _load_latent(parts, "pth", where)
     check_latent(latent, f"sample {where}: pth", expected_shape, "the first sample")
     info = _load_info(parts, where, num_latent_frames=latent.shape[1])
@@ -78,6 +83,13 @@ def decode_sample(
         sample["gt_latent"] = _load_latent(parts, "cond.pth", where)
         check_latent(sample["gt_latent"], f"sample {where}: cond.pth", list(latent.shape), "its latent")
     return sample
+
+
+def shape_of_samples(sample: Dict[str, Any], facts: Dict[str, Any]) -> List[int]:
+    """Return the shape [C, t, h, w] of a latent, or the token grid [t, h, w] ([S] where dataset.json has none)."""
+    if "video" in sample:
+        return list(sample["video"].shape)
+    return facts.get("latent_shape") or list(sample["tokens"].shape)
 
 
 def read_shard_sample(shard: Path, index: int) -> Dict[str, Any]:

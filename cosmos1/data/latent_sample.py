@@ -15,7 +15,9 @@ SPATIAL_FACTOR = 8
 NUM_TEXT_TOKENS = 512
 TEXT_WIDTH = 1024
 LARGEST_PLAUSIBLE_LATENT = 1e3
-REQUIRED_PARTS = ("info.json", "video_latent.pth", "t5_text_embeddings.pth", "t5_text_mask.pth")
+LATENT_PART, TOKENS_PART = "video_latent.pth", "video_tokens.pth"
+TEXT_PARTS = ("t5_text_embeddings.pth", "t5_text_mask.pth")
+REQUIRED_PARTS = ("info.json", LATENT_PART, *TEXT_PARTS)
 CONDITIONING_PART = "conditioning_latent.pth"
 ENCODERS_BY_WIDTH = {
     512: "T5-small",

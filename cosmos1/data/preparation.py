@@ -56,11 +56,13 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def claim_output_folder(folder: Path, facts: dict[str, Any], resume: bool, rank: int) -> None:
+def claim_output_folder(
+    folder: Path, facts: dict[str, Any], resume: bool, rank: int, option: str = "--output_path"
+) -> None:
     """Make the output folder this run's own: rank 0 checks it and writes `dataset.json`; the others wait for that.
 
-    `facts` must hold "plan_sha256", the identity of what will be written. Raises ConfigError when the folder holds
-    something and `resume` is not set, or when it was begun with another plan.
+    `facts` must hold "plan_sha256", the identity of what will be written; `option` is how the user gave the folder.
+    Raises ConfigError when the folder holds something and `resume` is not set, or when it was begun with another plan.
     """
     record = folder / "dataset.json"
     if rank > 0:
@@ -73,12 +75,12 @@ def claim_output_folder(folder: Path, facts: dict[str, Any], resume: bool, rank:
     occupied = folder.exists() and any(folder.iterdir())
     if occupied and not resume:
         raise ConfigError(
-            f"--output_path {folder} is not empty. Add --resume to complete it, or give another folder, or delete it."
+            f"{option} {folder} is not empty. Add --resume to complete it, or give another folder, or delete it."
         )
     if occupied and _recorded_plan(record) != facts["plan_sha256"]:
         raise ConfigError(
             f"--resume: {folder} was prepared from other videos or with other options ({_differences(record, facts)}). "
-            f"Use the same options, or another --output_path."
+            f"Use the same options, or another {option}."
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(record, facts)

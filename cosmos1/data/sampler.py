@@ -53,6 +53,20 @@ def held_out_positions(
     ]
 
 
+def held_out_names(names: list[str], fraction: float, seed: int) -> set[str]:
+    """Draw which of these source videos or episodes are held out: at least one of two or more, never all.
+
+    Raises ConfigError for a fraction outside 0..1.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"data.validation_fraction={fraction} is outside 0..1 (1 excluded). The usual value is 0.1.")
+    if fraction == 0 or len(names) < 2:
+        return set()
+    count = min(max(round(fraction * len(names)), 1), len(names) - 1)
+    order = np.random.RandomState([seed % 2**32, len(names)]).permutation(len(names))
+    return {names[index] for index in order[:count]}
+
+
 def check_batch_sizes(
     num_samples: int, micro_batch_size: int, global_batch_size: int, dp_size: int, repeat: bool = False
 ) -> None:

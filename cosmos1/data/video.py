@@ -79,6 +79,36 @@ def read_video(path: str | Path, allow_grey: bool = False) -> np.ndarray:
     return np.stack(frames)
 
 
+def read_frames_at(path: str | Path, seconds: np.ndarray, tolerance: float) -> np.ndarray:
+    """Decode the frames shown at rising times (T,) of one stretch of a video, into (T, H, W, 3) uint8 RGB.
+
+    Only the stretch is decoded, from the key frame before it. Raises DataError when the file cannot be decoded that
+    far, or when no frame lies within `tolerance` seconds of one of the times.
+    """
+    import av
+
+    path, found = Path(path), []
+    with _open_video(path) as container:
+        stream = container.streams.video[0]
+        container.seek(max(round((seconds[0] - tolerance) / stream.time_base), 0), stream=stream)
+        try:
+            for frame in container.decode(stream):
+                while len(found) < len(seconds) and abs(frame.time - seconds[len(found)]) <= tolerance:
+                    found.append(_to_rgb(path, frame, allow_grey=False))
+                if len(found) == len(seconds) or frame.time > seconds[len(found)] + tolerance:
+                    break
+        except av.error.FFmpegError as error:
+            raise DataError(
+                f"{path}: cannot be decoded near {seconds[len(found)]:.4f} s ({error.strerror})."
+            ) from error
+    if len(found) < len(seconds):
+        raise DataError(
+            f"{path}: no frame within {tolerance:g} s of {seconds[len(found)]:.4f} s; {len(found)} of {len(seconds)} frames "
+            f"of this stretch were found. The video or the times beside it are damaged: get both again."
+        )
+    return np.stack(found)
+
+
 def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     """Write frames (T, H, W, 3) uint8 RGB as H.264 (yuv420p, near-lossless) mp4 with `fps` frames per second.
 

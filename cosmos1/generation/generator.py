@@ -14,15 +14,15 @@ import torch
 import yaml
 
 from cosmos1 import hub
-from cosmos1.checkpoint import folders, formats
+from cosmos1.checkpoint import folders, formats, networks
 from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.models.diffusion.config import DiTConfig, dit_config
 from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
 from cosmos1.models.diffusion.model import DiffusionModel
-from cosmos1.models.diffusion.objective_config import EDMObjective
+from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
 from cosmos1.models.tokenizers.text import build_text_encoder
-from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.models.tokenizers.video import build_video_tokenizer, is_weight_free
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device, release_memory
 from cosmos1.parallel.strategy import MegatronStrategy
@@ -31,7 +31,7 @@ from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.run_state import load_weights
 from cosmos1.training.schedule_runner import predict
 
-TEMPORAL_FACTOR, SPATIAL_FACTOR = 8, 8
+SPATIAL_FACTOR = 8
 
 
 @dataclass
@@ -43,15 +43,19 @@ class VideoShape:
     width: int
     fps: float
 
-    def latent_shape(self, channels: int) -> list[int]:
+    def latent_shape(self, channels: int, temporal_factor: int = 8) -> list[int]:
         """``[C, T, H, W]``; raises :class:`ConfigError` for sizes that no tokenizer makes."""
-        if (self.num_frames - 1) % TEMPORAL_FACTOR or self.height % 16 or self.width % 16:
-            nearest = (self.num_frames - 1) // TEMPORAL_FACTOR * TEMPORAL_FACTOR + 1
-            raise ConfigError(
-                f"--num_video_frames {self.num_frames} --height {self.height} --width {self.width}: frames must be 8k+1, "
-                f"height and width multiples of 16; nearest are {nearest}, {self.height // 16 * 16}, {self.width // 16 * 16}"
+        if (self.num_frames - 1) % temporal_factor or self.height % 16 or self.width % 16:
+            nearest = (
+                (self.num_frames - 1) // temporal_factor * temporal_factor + 1,
+                self.height // 16 * 16,
+                self.width // 16 * 16,
             )
-        frames = (self.num_frames - 1) // TEMPORAL_FACTOR + 1
+            raise ConfigError(
+                f"--num_video_frames {self.num_frames} --height {self.height} --width {self.width}: frames must be "
+                f"{temporal_factor}k+1, height and width multiples of 16; nearest are {', '.join(map(str, nearest))}"
+            )
+        frames = (self.num_frames - 1) // temporal_factor + 1
         return [channels, frames, self.height // SPATIAL_FACTOR, self.width // SPATIAL_FACTOR]
 
 
@@ -60,27 +64,47 @@ def network_of_checkpoint(path: Path) -> DiffusionModel:
     other weights, which go with the official tokenizer."""
     path = hub.locate(str(path))
     if formats.detect(path) != "dist":
-        return DiffusionModel(config=formats.open_weights(path).config)
-    checkpoint = folders.resolve(path)
+        weights = formats.open_weights(path)
+        if not isinstance(weights.config, DiTConfig):
+            raise ConfigError(
+                f"{path} holds a {networks.describe(weights.config)}; use recipes/generate/autoregressive.py"
+            )
+        return DiffusionModel(weights.config, _objective())
+    recorded = recorded_settings(path, "model")
     try:
-        recorded = yaml.safe_load((checkpoint.context / "recipe.yaml").read_text())["model"]
-        fields = {name: value for name, value in recorded["config"].items() if name != "_target_"}
-        # Of the objective, sampling needs the scale of the latents alone.
-        objective = EDMObjective(sigma_data=recorded.get("objective", {}).get("sigma_data", EDMObjective.sigma_data))
-        model = DiffusionModel(DiTConfig(**fields), objective, tokenizer=recorded["tokenizer"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(
-            f"{checkpoint.context / 'recipe.yaml'} does not say what network it is: {error}"
-        ) from error
+        config = networks.config_from_record(DiTConfig, recorded["config"])
+        objective = _objective(recorded.get("objective", {}).get("sigma_data", EDMObjective.sigma_data))
+        model = DiffusionModel(config, objective, tokenizer=recorded["tokenizer"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the recipe.yaml of {path} does not say what network it is: {error}") from error
     model.tokenizer_path = recorded.get("tokenizer_path")
+    model.single_frames = recorded.get("single_frames", False)
     # Recomputation saves memory in the backward pass, of which there is none.
     model.config.recompute_granularity = None
     return model
 
 
+def recorded_settings(path: Path, section: str) -> dict:
+    """The ``model`` or ``data`` settings of the run that wrote a checkpoint of this suite; empty for other weights."""
+    path = hub.locate(str(path))
+    if formats.detect(path) != "dist":
+        return {}
+    recipe = folders.resolve(path).context / "recipe.yaml"
+    try:
+        return yaml.safe_load(recipe.read_text()).get(section) or {}
+    except (OSError, AttributeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{recipe} cannot be read as the recipe of a run: {error}") from error
+
+
 def network_of_size(size: str, video2world: bool) -> DiffusionModel:
     """An untrained network: what a run from scratch starts with."""
-    return DiffusionModel(dit_config(size, video2world), tokenizer="dct" if size == "tiny" else "cosmos_cv8x8x8")
+    config = dit_config(size, video2world)
+    return DiffusionModel(config, _objective(), tokenizer="dct" if size == "tiny" else "cosmos_cv8x8x8")
+
+
+def _objective(sigma_data: float = EDMObjective.sigma_data) -> EDMObjective:
+    """What sampling needs to know of the objective: the scale of the latents. Any number of frames may be given."""
+    return EDMObjective(sigma_data=sigma_data, conditioning=VideoConditioning(min_frames=0, max_frames=0))
 
 
 class VideoGenerator:
@@ -101,7 +125,7 @@ class VideoGenerator:
 
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings ``[N, 512, 1024]`` on the CPU; the encoder is freed before this returns."""
-        encoder = build_text_encoder("hashed" if self.task.tokenizer == "dct" else "t5", device=device())
+        encoder = build_text_encoder("hashed" if is_weight_free(self.task.tokenizer) else "t5", device=device())
         embeddings = encoder.encode(prompts)[0].cpu()
         del encoder
         release_memory()
@@ -115,29 +139,54 @@ class VideoGenerator:
         settings: GenerationSettings,
         given_frames: np.ndarray | None = None,
         progress=None,
+        controls: dict[str, torch.Tensor] | None = None,
+        padding_mask: torch.Tensor | None = None,
     ) -> np.ndarray:
         """One video ``[T, H, W, 3]`` uint8.
 
         ``text`` is ``[1, 512, 1024]``; without ``negative_text`` guidance leads away from no text. ``given_frames``
-        (``[1 or 8k+1, H, W, 3]``) start a Video2World sample.
+        (``[1 or 8k+1, H, W, 3]``) start a Video2World sample. ``controls`` are the signals of a batch of one, by batch key;
+        ``padding_mask`` ``[1, 1, h, w]`` marks what a letterbox fills.
         """
-        latent_shape = shape.latent_shape(self.task.config.latent_channels)
+        latent_shape = shape.latent_shape(self.task.config.latent_channels, self.task.config.temporal_factor)
+        given = None
+        if given_frames is not None:
+            count = self.num_given(len(given_frames), shape)
+            given = GivenFrames(self.encode_start(given_frames, shape), count)
+        arguments = {"given": given, "progress": progress, "controls": controls, "padding_mask": padding_mask}
+        latent = self.sample_latent(latent_shape, text, negative_text, shape.fps, settings, **arguments)
+        return self.decode(latent, shape.num_frames)
+
+    def sample_latent(
+        self,
+        latent_shape: list[int],
+        text: torch.Tensor,
+        negative_text: torch.Tensor | None,
+        fps: float,
+        settings: GenerationSettings,
+        controls: dict[str, torch.Tensor] | None = None,
+        **arguments,
+    ) -> torch.Tensor:
+        """One latent ``[1, C, T, H, W]`` as the tokenizer decodes it; the other ``arguments`` are those of
+        :func:`~cosmos1.models.diffusion.generation.generate_latent`."""
         self.task.validate_sample(self.model.strategy, latent_shape)
-        given = self._given(given_frames, shape) if given_frames is not None else None
         with self.model.evaluating():
-            latent = generate_latent(
+            return generate_latent(
                 lambda sample: predict(self.model, sample),
                 latent_shape,
                 text.to(device()),
                 negative_text.to(device()) if negative_text is not None else None,
-                shape.fps,
+                fps,
                 settings,
                 self.task.objective.sigma_data,
-                given,
-                self.task.config.condition_mask,
-                progress,
+                condition_mask=self.task.config.condition_mask,
+                controls={name: value.to(device()) for name, value in (controls or {}).items()},
+                **arguments,
             )
-        with self._tokenizer(shape.num_frames) as tokenizer:
+
+    def decode(self, latent: torch.Tensor, num_frames: int) -> np.ndarray:
+        """Frames ``[T, H, W, 3]`` uint8 of a latent ``[1, C, T, H, W]``."""
+        with self._tokenizer(num_frames) as tokenizer:
             return tensor_to_frames(tokenizer.decode(latent))
 
     def generate_long(
@@ -156,24 +205,33 @@ class VideoGenerator:
         yield build_video_tokenizer(self.task.tokenizer, self.task.tokenizer_path, num_frames, device())
         release_memory()
 
-    def _given(self, frames: np.ndarray, shape: VideoShape) -> GivenFrames:
-        """Encode the given frames followed by mid-grey up to the length of the video."""
-        if not self.task.config.condition_mask:
-            raise ConfigError("given frames need a Video2World network; this one is Text2World")
-        if (len(frames) - 1) % TEMPORAL_FACTOR or len(frames) >= shape.num_frames:
-            raise ConfigError(
-                f"--num_input_frames {len(frames)}: use 1 or 9 (8k+1), fewer than --num_video_frames {shape.num_frames}"
-            )
+    def encode_start(self, frames: np.ndarray, shape: VideoShape) -> torch.Tensor:
+        """Latent ``[1, C, T, H, W]`` (times ``sigma_data``) of frames ``[N, H, W, 3]``, followed by mid-grey up to the
+        length of the video."""
         video = torch.zeros(1, 3, shape.num_frames, shape.height, shape.width)
         video[:, :, : len(frames)] = frames_to_tensor(resize_frames(frames, shape.height, shape.width))
         with self._tokenizer(shape.num_frames) as tokenizer:
-            latent = tokenizer.encode(video.to(device())).float() * self.task.objective.sigma_data
-        return GivenFrames(latent, (len(frames) - 1) // TEMPORAL_FACTOR + 1)
+            return tokenizer.encode(video.to(device())).float() * self.task.objective.sigma_data
+
+    def num_given(self, num_frames: int, shape: VideoShape) -> int:
+        """Latent frames that ``num_frames`` given ones make; raises :class:`ConfigError` where they make none."""
+        if not self.task.config.condition_mask:
+            raise ConfigError("given frames need a Video2World network; this one is Text2World")
+        factor = self.task.config.temporal_factor
+        if (num_frames - 1) % factor or num_frames >= shape.num_frames:
+            raise ConfigError(
+                f"--num_input_frames {num_frames}: use 1 or 9 ({factor}k+1), fewer than --num_video_frames {shape.num_frames}"
+            )
+        return (num_frames - 1) // factor + 1
+
+
+def is_picture(path: str) -> bool:
+    return Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
 
 
 def read_given_frames(path: str, count: int) -> np.ndarray:
     """The last ``count`` frames of a video, or an image as one frame."""
-    if Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+    if is_picture(path):
         from PIL import Image
 
         try:

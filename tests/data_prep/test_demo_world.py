@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo world: repeatable, true to its captions, and different from clip to clip."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,28 @@ def test_bad_options(tmp_path):
     (tmp_path / "b" / "x").write_text("")
     with pytest.raises(ConfigError, match="is not empty"):
         run(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "world, expected",
+    [
+        ("camera", {"000.zip", "001.zip", "002.zip", "captions.json", "world.json"}),
+        ("rig", {"videos", "captions", "trajectory", "rig.json", "world.json"}),
+    ],
+)
+def test_posed_worlds_become_datasets(tmp_path, world, expected):
+    """What the renderer writes is what the preparation programs read."""
+    from cosmos1.data.rigs import rig_json, six_camera_rig
+    from data_prep import camera_control, multiview
+
+    content = rig_json(six_camera_rig())
+    rig = {"cameras": content["cameras"][:2]}
+    (tmp_path / "two.json").write_text(json.dumps(rig))
+    folder = run(tmp_path / "world", "--world", world, "--num_frames", "9", "--rig", str(tmp_path / "two.json"))
+    assert {path.name for path in folder.iterdir()} == expected
+    assert json.loads((folder / "world.json").read_text())["world"] == world
+    program = {"camera": camera_control, "rig": multiview}[world]
+    size = ["--num_frames", "9", "--height", "48", "--width", "64", "--fps", "24"]
+    paths = ["--dataset_path", str(folder), "--output_path", str(tmp_path / "cached")]
+    program.main(program.build_parser().parse_args([*paths, *size]))
+    assert len(list((tmp_path / "cached").glob("*.info.json"))) == 3

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captions of many sources in one file: JSON, JSON lines, or the pickled dict of older preparation programs."""
+
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from cosmos1.errors import DataError
+
+
+def read_captions(path: Path) -> Dict[str, str]:
+    """Return caption by source name.
+
+    `.json`: {name: caption}; `.jsonl`: {"name": ..., "caption": ...} per line; `.pkl` and `.pickle`: a dict of strings.
+    A key "name/0" is that of the first chunk and stands for the source; other chunks' captions are not used.
+    Raises DataError for anything else.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".jsonl":
+            entries = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+            captions = {entry["name"]: entry["caption"] for entry in entries}
+        elif path.suffix in (".pkl", ".pickle"):
+            captions = load_plain_pickle(content, str(path))
+        else:
+            captions = json.loads(content)
+    except (OSError, UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(
+            f'captions {path}: cannot be read ({error!r}). Give a .json {{"name": "caption"}} or a .jsonl with '
+            f'{{"name": ..., "caption": ...}} per line.'
+        ) from error
+    if not isinstance(captions, dict) or not all(isinstance(caption, str) for caption in captions.values()):
+        raise DataError(f"captions {path}: a dict from names to strings is needed.")
+    return {name.removesuffix("/0"): caption for name, caption in captions.items() if _is_first(str(name))}
+
+
+def _is_first(name: str) -> bool:
+    chunk = name.rpartition("/")[2] if "/" in name else "0"
+    return chunk == "0" or not chunk.isdigit()
+
+
+def load_plain_pickle(content: bytes, where: str, allowed: Optional[Dict[str, Any]] = None) -> Any:
+    """Unpickle containers, numbers and strings, and what is `allowed` by its name "module.name".
+
+    A pickle can run any code, so one from elsewhere is refused (DataError) if it holds anything else.
+    """
+
+    class Restricted(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if allowed and f"{module}.{name}" in allowed:
+                return allowed[f"{module}.{name}"]
+            raise DataError(f"{where}: holds a {module}.{name}, which is not loaded from foreign files.")
+
+    try:
+        return Restricted(io.BytesIO(content)).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{where}: cannot be unpickled ({error!r}). Get the file again.") from error

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of ``recipes/generate/action_control.py``."""
+
+import argparse
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cosmos1.data.actions import ACTION_CONVENTIONS
+from cosmos1.data.bridge import SPLITS, Episode, read_episode, read_episodes
+from cosmos1.errors import ConfigError, DataError, UserError
+from cosmos1.generation.command import Request, save
+from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--checkpoint", required=True, help="any format of docs/weights.md")
+    p.add_argument("--ema", type=int, help="use this EMA copy of the checkpoint")
+    p.add_argument("--tokenizer", choices=VIDEO_TOKENIZER_NAMES, help="default: the one recorded with the weights")
+    p.add_argument("--tokenizer_dir", help="weights of the tokenizer; default: from HF_HOME or the hub")
+    one = p.add_argument_group("one video")
+    one.add_argument("--input_image_or_video_path", help="the picture to start from; of a video its first frame")
+    one.add_argument("--action_annotation_path", help="Bridge annotation (json); all its actions are followed")
+    many = p.add_argument_group("all episodes of a Bridge tree")
+    many.add_argument("--dataset_path", help="folder of annotation/ and videos/")
+    many.add_argument("--split", choices=SPLITS, default="val")
+    many.add_argument("--camera", type=int, default=0, help='place in the "videos" list of an annotation')
+    many.add_argument("--shuffle_actions", action="store_true", help="follow the actions of the next episode instead")
+    trained = p.add_argument_group("facts of training: another value is refused, needed where none is recorded")
+    trained.add_argument("--height", type=int, help="pixels")
+    trained.add_argument("--width", type=int, help="pixels")
+    trained.add_argument("--fps", type=float, help="the robot's control rate")
+    trained.add_argument("--action_convention", choices=tuple(ACTION_CONVENTIONS), help="docs/action_control.md")
+    p.add_argument("--guidance", type=float, default=0.0, help="away from no text; no effect without text in training")
+    p.add_argument("--num_steps", type=int, default=35, help="denoising steps of each frame")
+    p.add_argument("--sampler", choices=("res", "euler", "euler_diffusers"), default="res")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
+    p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
+    p.add_argument("--video_save_path", default="generated.mp4", help="with --dataset_path: a folder")
+    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
+    return p
+
+
+@dataclass
+class RollOut:
+    """One video to make: the actions, the picture to start from, and where the video goes."""
+
+    episode: Episode
+    request: Request
+
+
+def run(p: argparse.ArgumentParser) -> None:
+    """Generate the videos; mistakes of the user end with one line and status 2."""
+    try:
+        _generate(p.parse_args())
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut]:
+    """The videos asked for. Raises ConfigError for options that do not go together, DataError for bad annotations."""
+    one = [options.input_image_or_video_path, options.action_annotation_path]
+    if (options.dataset_path is None) == (None in one) or (options.dataset_path and any(one)):
+        raise ConfigError(
+            "give --input_image_or_video_path and --action_annotation_path for one video, or --dataset_path for all episodes"
+        )
+    save_path = Path(options.video_save_path)
+    if options.dataset_path:
+        return _of_dataset(options, save_path, action_dim)
+    if options.shuffle_actions:
+        raise ConfigError("--shuffle_actions takes the actions of another episode of --dataset_path; give that")
+    episode = read_episode(None, Path(options.action_annotation_path), action_dim)
+    return [RollOut(episode, Request(episode.text, options.input_image_or_video_path, save_path))]
+
+
+def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> list[RollOut]:
+    episodes, _ = read_episodes(Path(options.dataset_path), options.split, action_dim)
+    if options.shuffle_actions and len(episodes) < 2:
+        raise DataError(f"{options.dataset_path}: split {options.split} has one episode; --shuffle_actions needs two")
+    shift = 1 if options.shuffle_actions else 0
+    followed = episodes[shift:] + episodes[:shift]
+    return [
+        RollOut(actions, Request(actions.text, str(episode.video(options.camera)), folder / f"{episode.name}.mp4"))
+        for episode, actions in zip(episodes, followed)
+    ]
+
+
+def first_picture(path: str):
+    """The picture ``[H, W, 3]`` uint8 of an image file, or the first frame of a video."""
+    from cosmos1.data.video import iterate_frames
+    from cosmos1.generation.generator import read_given_frames
+
+    return read_given_frames(path, 1)[0] if Path(path).suffix.lower() in IMAGES else next(iterate_frames(path))
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, roll_out, steps_of
+    from cosmos1.generation.generator import VideoGenerator, network_of_checkpoint
+    from cosmos1.generation.hooks import load_hook
+    from cosmos1.models.diffusion.generation import GenerationSettings
+    from cosmos1.parallel import process_groups
+    from cosmos1.parallel.strategy import MegatronStrategy
+    from cosmos1.training.progress import counting_bar
+
+    video_hook, checkpoint = load_hook(options.video_hook), Path(options.checkpoint).expanduser()
+    task = network_of_checkpoint(checkpoint)
+    if task.config.action is None:
+        raise ConfigError(
+            f"--checkpoint {options.checkpoint} is no network for action control; use recipes/generate/video2world.py"
+        )
+    task.tokenizer = options.tokenizer or task.tokenizer
+    task.tokenizer_path = options.tokenizer_dir or task.tokenizer_path
+    frames = agreed_frames(frames_of_checkpoint(checkpoint), vars(options))
+    roll_outs = read_roll_outs(options, task.config.action.action_dim)
+    for each in roll_outs:
+        steps_of(each.episode, frames, task)
+    pictures = [first_picture(each.request.visual_input) for each in roll_outs]
+
+    strategy = MegatronStrategy(tensor_model_parallel_size=options.tp_size, context_parallel_size=options.cp_size)
+    generator = VideoGenerator(task, strategy, checkpoint, options.ema)
+    is_main = process_groups.is_main_rank()
+    if is_main:
+        print(*generator.report, *frames.describe(), sep="\n")
+    settings = GenerationSettings(options.num_steps, options.guidance, options.sampler, options.seed)
+    options.fps = frames.fps
+    for each, picture in zip(roll_outs, pictures):
+        with counting_bar("steps", enabled=is_main) as progress:
+            video = roll_out(generator, picture, each.episode, frames, settings, progress)
+        if is_main:
+            facts = asdict(frames) | {"action_annotation": str(each.episode.annotation), **vars(task.config.action)}
+            save(each.request, each.request.prompt, video_hook(video), options, facts)
+    process_groups.shutdown()

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Videos from their first frames with an autoregressive network: the network, the tokenizer and the text encoder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from cosmos1 import hub
+from cosmos1.checkpoint import folders, formats, networks
+from cosmos1.data.leading_clip import cover_and_crop
+from cosmos1.data.letterbox import letterbox, letterbox_frames
+from cosmos1.data.video import frames_to_tensor, resize_frames, tensor_to_frames
+from cosmos1.errors import CheckpointError, ConfigError
+from cosmos1.generation.action_control import windows
+from cosmos1.models.autoregressive.config import GPTConfig, gpt_config
+from cosmos1.models.autoregressive.generation import generate_tokens
+from cosmos1.models.autoregressive.model import AutoregressiveModel
+from cosmos1.models.autoregressive.sampling import SamplingSettings
+from cosmos1.models.tokenizers.cosmos_dv import HUB_NAMES
+from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
+from cosmos1.models.tokenizers.text import build_text_encoder
+from cosmos1.models.tokenizers.token_grid import clip_shape
+from cosmos1.parallel import process_groups
+from cosmos1.parallel.device import device, release_memory
+from cosmos1.parallel.strategy import MegatronStrategy
+from cosmos1.training.config import RestoreConfig
+from cosmos1.training.parallel_model import ParallelModel
+from cosmos1.training.run_state import load_weights
+
+
+def task_of_checkpoint(path: Path) -> AutoregressiveModel:
+    """The network and tokenizer of a checkpoint: from the recorded recipe of one of this suite, from the shapes of any
+    other weights, which go with the published tokenizer."""
+    path = hub.locate(str(path))
+    if formats.detect(path) != "dist":
+        return _of_this_family(AutoregressiveModel(config=formats.open_weights(path).config))
+    recipe = folders.resolve(path).context / "recipe.yaml"
+    try:
+        recorded = yaml.safe_load(recipe.read_text())["model"]
+        if "num_query_groups" not in recorded["config"]:
+            raise _other_family()
+        tokenizer = {name: recorded[name] for name in ("tokenizer", "tokenizer_path", "compression_factor")}
+        config = networks.config_from_record(GPTConfig, recorded["config"])
+        return AutoregressiveModel(config=config, single_frames=recorded.get("single_frames", False), **tokenizer)
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{recipe} does not say what network it is: {error}") from error
+
+
+def _of_this_family(task: AutoregressiveModel) -> AutoregressiveModel:
+    if not isinstance(task.config, GPTConfig):
+        raise _other_family()
+    return task
+
+
+def _other_family() -> ConfigError:
+    return ConfigError(
+        "the checkpoint holds a diffusion network; use recipes/generate/text2world.py or recipes/generate/video2world.py"
+    )
+
+
+def task_of_size(size: str) -> AutoregressiveModel:
+    """An untrained network: what a run from scratch starts with."""
+    return AutoregressiveModel(config=gpt_config(size), tokenizer="dct_fsq" if size.startswith("tiny") else "cosmos_dv")
+
+
+def _pictures(task: AutoregressiveModel, frames: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """Given frames as a clip ``[1, 3, T, height, width]``, brought to their size as the data of the task were."""
+    if task.config.camera is not None:
+        return frames_to_tensor(letterbox_frames(frames, letterbox(*frames.shape[1:3], height, width)))
+    if task.config.views is not None or task.single_frames:
+        return frames_to_tensor(resize_frames(frames, height, width))
+    return cover_and_crop(frames, height, width)
+
+
+class AutoregressiveGenerator:
+    """Continues videos on the processes of torchrun, which share each layer (tensor parallelism)."""
+
+    def __init__(self, task: AutoregressiveModel, checkpoint: Path | None, ema: int | None = None):
+        strategy = MegatronStrategy(tensor_model_parallel_size=process_groups.world_size())
+        task.validate(strategy, process_groups.world_size())
+        process_groups.initialize(strategy)
+        self.task = task
+        precision = "bf16" if device().type == "cuda" else "fp32"
+        self.model = ParallelModel(task, strategy, precision, seed=1234, trainable=False)
+        self.report: list[str] = []
+        if checkpoint is not None:
+            self.report = load_weights(self.model, RestoreConfig(path=str(checkpoint), ema=ema))
+        frames, height, width = self.video_shape
+        self.report += [*task.describe()[:2], f"videos: {frames} frames of {height} x {width}"]
+        published = HUB_NAMES.get(tuple(task.compression_factor)) if task.tokenizer == "cosmos_dv" else None
+        self.encoder_path = self.decoder_path = task.tokenizer_path or published
+
+    @property
+    def video_shape(self) -> list[int]:
+        """Frames, height and width in pixels of what is generated, of each view."""
+        frames, *size = clip_shape(self.task.config.latent_shape, tuple(self.task.compression_factor))
+        return [self.task.config.latent_shape[0] if self.task.single_frames else frames, *size]
+
+    def embed(self, prompts: list[str], encoder_name: str) -> torch.Tensor:
+        """Text embeddings ``[N, 512, 1024]`` on the CPU; the encoder is freed before this returns."""
+        encoder = build_text_encoder(encoder_name, device=device())
+        embeddings = encoder.encode(prompts)[0].cpu()
+        del encoder
+        release_memory()
+        return embeddings
+
+    def given_tokens(self, views: list[np.ndarray]) -> torch.Tensor:
+        """Tokens ``[1, t * V * h * w]`` of the given frames ``[1 + k r_t, H, W, 3]`` of each view."""
+        tokens_Vthw = torch.stack([self._tokens_of_view(frames) for frames in views])
+        release_memory()
+        return tokens_Vthw.transpose(0, 1).flatten()[None].to(device())
+
+    def _tokens_of_view(self, frames: np.ndarray) -> torch.Tensor:
+        """Tokens ``[t, h, w]``. Frames are followed by their last one up to the length of the clip, which does not change
+        their tokens."""
+        num_frames, height, width = self.video_shape
+        per_token, count = self.task.compression_factor[0], len(frames)
+        if self.task.single_frames:
+            return self._tokenizer(encoder=True).encode(_pictures(self.task, frames[-1:], height, width))[0]
+        if (count - 1) % per_token or count >= num_frames:
+            raise ConfigError(
+                f"--num_input_frames {count}: use 1 or 1 + a multiple of {per_token}, fewer than the {num_frames} frames of "
+                "the clip"
+            )
+        clip = _pictures(self.task, frames, height, width)
+        clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, num_frames - count, -1, -1)], dim=2)
+        ids = self._tokenizer(encoder=True).encode(clip.to(device()))
+        return ids[0, : 1 + (count - 1) // per_token]
+
+    def generate(
+        self,
+        given_tokens: torch.Tensor,
+        text: torch.Tensor | None,
+        settings: SamplingSettings,
+        cuda_graph: bool = True,
+        progress=None,
+        controls: dict[str, torch.Tensor] | None = None,
+    ) -> tuple[np.ndarray, float]:
+        """``(frames [T, H, W, 3] uint8, tokens per second)``; the frames include the given ones, as decoded.
+
+        ``text`` is ``[1, 512, 1024]`` (for each of several views ``[1, V * 512, 1024]``), exactly for networks that read
+        text. ``controls`` are the signals by batch key. Views are shown side by side.
+        """
+        tokens, rate = self._continue(given_tokens, text, settings, cuda_graph, progress, controls)
+        return self._frames(tokens), rate
+
+    def roll_out(
+        self,
+        start: np.ndarray,
+        actions: torch.Tensor,
+        settings: SamplingSettings,
+        cuda_graph: bool = True,
+        progress=None,
+    ) -> tuple[np.ndarray, float]:
+        """``(frames [N + 1, H, W, 3] uint8, tokens per second)`` of a start ``[1, H, W, 3]`` and actions ``[N, A]``.
+
+        The last frame of a sample, as it was predicted, is the given one of the next; seeds count up.
+        """
+        num_actions = self.task.config.action.num_actions
+        tokens = [self.given_tokens([start])]
+        frame_size, rates = tokens[0].shape[1], []
+        for number, (first, num_new) in enumerate(windows(len(actions) + 1, num_actions)):
+            seeded = replace(settings, seed=settings.seed + number)
+            controls = {"action": actions[None, first : first + num_actions]}
+            clip, rate = self._continue(tokens[first], None, seeded, cuda_graph, progress, controls)
+            tokens += clip.split(frame_size, dim=1)[-num_new:]
+            rates.append(rate)
+        return self._frames(torch.cat(tokens, dim=1)), sum(rates) / len(rates)
+
+    def _continue(self, given, text, settings, cuda_graph, progress, controls) -> tuple[torch.Tensor, float]:
+        text = None if text is None else text.to(device()).float()
+        controls = {name: signal.to(device()) for name, signal in (controls or {}).items()}
+        with self.model.evaluating():
+            return generate_tokens(self.model.networks[0], given, text, settings, cuda_graph, progress, controls)
+
+    def _frames(self, tokens: torch.Tensor) -> np.ndarray:
+        """Frames ``[T, H, W, 3]`` uint8 of all tokens ``[1, ...]``: one after another where each is a picture of its own."""
+        config = self.task.config
+        _, rows, columns = config.latent_shape
+        clips = tokens.view(-1, config.num_views, rows, columns).transpose(0, 1)
+        if self.task.single_frames:
+            clips = clips.transpose(0, 1)
+        videos = self._tokenizer(encoder=False).decode(clips)
+        release_memory()
+        return tensor_to_frames(torch.cat(videos.split(1), dim=2 if self.task.single_frames else 4))
+
+    def _tokenizer(self, encoder: bool):
+        """The half that is needed, so that the other takes no memory."""
+        return build_discrete_tokenizer(
+            self.task.tokenizer,
+            tuple(self.task.compression_factor),
+            encoder_path=self.encoder_path if encoder else None,
+            decoder_path=None if encoder else self.decoder_path,
+            device=device(),
+        )

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of ``recipes/generate/autoregressive.py``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from cosmos1.errors import ConfigError, UserError
+from cosmos1.generation.autoregressive_signals import add_signal_options, check_options, read_signals
+from cosmos1.generation.command import Request, read_jsonl, save
+
+SIZES = ("4b", "12b", "5b", "13b", "tiny", "tiny_video2world")
+INPUT_TYPES = ("video", "image", "text_and_video", "text_and_image")
+DEFAULT_TOP_P = 0.8
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", choices=SIZES, help="network size; not needed with --checkpoint")
+    p.add_argument(
+        "--checkpoint", "--ar_model_dir", help="any format of docs/weights.md; without it the weights are untrained"
+    )
+    p.add_argument("--ema", type=int, help="use this EMA copy of the checkpoint")
+    p.add_argument("--tokenizer", choices=("dct_fsq", "cosmos_dv"), help="default: the one recorded with the weights")
+    p.add_argument("--encoder_path", help="of cosmos_dv: encoder.jit, its folder or a Hugging Face id")
+    p.add_argument("--decoder_path", help="of cosmos_dv: decoder.jit, its folder or a Hugging Face id")
+    p.add_argument("--tokenizer_compression_factor", help="like 8,16,16; default: the one recorded with the weights")
+    p.add_argument("--num_context_frames", type=int, help="frames of the whole video; default: what was trained")
+    p.add_argument("--height", type=int, help="pixels; default: what was trained")
+    p.add_argument("--width", type=int)
+    p.add_argument("--input_image_or_video_path", "--conditioned_image_or_video_path")
+    p.add_argument("--input_type", choices=INPUT_TYPES, help="an image type gives one frame; default: by the file")
+    p.add_argument("--num_input_frames", type=int, default=9, help="1 or 9: how many last frames of a video are given")
+    p.add_argument("--prompt", help="Video2World")
+    p.add_argument("--text_encoder", choices=("hashed", "t5"), help="default: t5, with dct_fsq hashed")
+    p.add_argument("--batch_input_path", help='jsonl, a line per video: {"visual_input": path, "prompt": ...}')
+    p.add_argument("--temperature", type=float, default=1.0, help="0: always the most probable token")
+    p.add_argument(
+        "--top_p", type=float, help=f"default {DEFAULT_TOP_P}; recommended: 4b 0.8, 12b 0.9, 5b 0.7, 13b 0.8"
+    )
+    p.add_argument("--top_k", type=int, help="instead of --top_p")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--fps", type=float, default=25)
+    p.add_argument("--video_save_path", "--video_save_name", default="generated.mp4", help="with a batch: a folder")
+    p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
+    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
+    p.add_argument(
+        "--guardrail", action="store_true", help="check prompts and videos with cosmos_guardrail (default: off)"
+    )
+    p.add_argument(
+        "--tp_size",
+        "--tensor_model_parallel_size",
+        type=int,
+        help="GPUs that share each layer: as many as torchrun starts, which is the default",
+    )
+    p.add_argument("--no_cuda_graph", action="store_true", help="launch every kernel of every token by itself")
+    p.add_argument(
+        "--disable_diffusion_decoder", action="store_true", help="accepted; videos are always decoded by the tokenizer"
+    )
+    add_signal_options(p)
+    return p
+
+
+def run(p: argparse.ArgumentParser) -> None:
+    """Generate the videos; mistakes of the user end with one line and status 2."""
+    try:
+        _generate(p.parse_args())
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_requests(options: argparse.Namespace) -> list[Request]:
+    """The videos asked for, by ``--input_image_or_video_path`` or by the lines of ``--batch_input_path``."""
+    visual_input = (options.view_input_paths or [options.input_image_or_video_path])[0]
+    if (visual_input is None) == (options.batch_input_path is None):
+        raise ConfigError("give either --input_image_or_video_path or --batch_input_path")
+    save_path = Path(options.video_save_path)
+    if options.batch_input_path is None:
+        name = save_path if save_path.suffix else save_path.with_suffix(".mp4")
+        return [Request(options.prompt or (options.view_prompts or [""])[0], visual_input, name)]
+    requests = read_jsonl(Path(options.batch_input_path), save_path, needs_prompt=False)
+    if any(request.visual_input is None for request in requests):
+        raise ConfigError(f'--batch_input_path {options.batch_input_path}: every line needs "visual_input"')
+    return requests
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from cosmos1.generation.autoregressive import AutoregressiveGenerator
+    from cosmos1.generation.hooks import load_guardrail, load_hook
+    from cosmos1.parallel import process_groups
+
+    if options.tp_size not in (None, process_groups.world_size()):
+        raise ConfigError(
+            f"--tp_size {options.tp_size}, but {process_groups.world_size()} processes run; start torchrun with "
+            f"--nproc_per_node={options.tp_size}"
+        )
+    requests, settings = read_requests(options), sampling_settings(options)
+    task = _task(options)
+    settings.validate(task.config.vocab_size)
+    check_options(options, task)
+    _check_prompts(requests, task.config.reads_text)
+    prompt_hook, video_hook = load_hook(options.prompt_hook), load_hook(options.video_hook)
+    guard_prompt, guard_video = load_guardrail() if options.guardrail else (load_hook(None), load_hook(None))
+    prompts = [guard_prompt(prompt_hook(request.prompt)) if request.prompt else "" for request in requests]
+    signals = [read_signals(options, task, request.visual_input) for request in requests]
+
+    generator = AutoregressiveGenerator(task, _checkpoint(options), options.ema)
+    generator.encoder_path = options.encoder_path or generator.encoder_path
+    generator.decoder_path = options.decoder_path or generator.decoder_path
+    _tell(*generator.report)
+    texts = [None] * len(requests)
+    if task.config.reads_text:
+        encoder = options.text_encoder or ("hashed" if task.tokenizer == "dct_fsq" else "t5")
+        texts = [generator.embed(_texts(options, task, prompt), encoder).flatten(0, 1)[None] for prompt in prompts]
+    for request, prompt, text, signal in zip(requests, prompts, texts, signals):
+        video, rate = _one_video(generator, signal, text, settings, options)
+        if process_groups.is_main_rank():
+            facts = {"top_p_used": settings.top_p, "tokens_per_s": round(rate, 1)}
+            save(request, prompt, video_hook(guard_video(video)), options, facts)
+        _tell(f"{rate:.1f} tokens per second after the prompt")
+    process_groups.shutdown()
+
+
+def sampling_settings(options: argparse.Namespace):
+    from cosmos1.models.autoregressive.sampling import SamplingSettings
+
+    top_p = DEFAULT_TOP_P if options.top_p is None and options.top_k is None else options.top_p
+    return SamplingSettings(options.temperature, top_p, options.top_k, options.seed)
+
+
+def _checkpoint(options: argparse.Namespace) -> Path | None:
+    return Path(options.checkpoint).expanduser() if options.checkpoint else None
+
+
+def _task(options: argparse.Namespace):
+    """The network of the checkpoint or of the size, with what the options say about tokenizer and size of the clip."""
+    from cosmos1.generation.autoregressive import task_of_checkpoint, task_of_size
+    from cosmos1.models.tokenizers.token_grid import clip_shape, latent_grid, parse_compression
+
+    if not options.checkpoint and not options.model:
+        raise ConfigError(f"give --checkpoint FOLDER, or --model {{{','.join(SIZES)}}} for an untrained network")
+    checkpoint = _checkpoint(options)
+    task = task_of_checkpoint(checkpoint) if checkpoint else task_of_size(options.model)
+    # Recomputation saves memory in the backward pass, of which there is none.
+    task.config.recompute_granularity = None
+    task.tokenizer = options.tokenizer or task.tokenizer
+    if options.tokenizer_compression_factor:
+        task.compression_factor = list(parse_compression(options.tokenizer_compression_factor))
+    compression = tuple(task.compression_factor)
+    wanted = (options.num_context_frames, options.height, options.width)
+    shape = [given or trained for given, trained in zip(wanted, clip_shape(task.config.latent_shape, compression))]
+    grid = latent_grid(*shape, compression)
+    task.config.latent_shape = [task.config.latent_shape[0], *grid[1:]] if task.single_frames else grid
+    return task
+
+
+def _check_prompts(requests: list[Request], reads_text: bool) -> None:
+    if reads_text and not all(request.prompt for request in requests):
+        raise ConfigError('a Video2World network needs --prompt (or "prompt" in every line)')
+    if not reads_text and any(request.prompt for request in requests):
+        raise ConfigError("this network reads no text; leave out the prompt, or use a Video2World checkpoint")
+
+
+def _texts(options: argparse.Namespace, task, prompt: str) -> list[str]:
+    """The prompt, or one for each view where each has a text."""
+    if task.config.views is None or task.config.views.shared_text:
+        return [prompt]
+    prompts = options.view_prompts or [prompt] * task.config.num_views
+    if len(prompts) != task.config.num_views:
+        raise ConfigError(f"--view_prompts: {len(prompts)} prompts, the network has {task.config.num_views} views")
+    return prompts
+
+
+def _one_video(generator, signals, text, settings, options):
+    from cosmos1.parallel import process_groups
+    from cosmos1.training.progress import counting_bar
+
+    with counting_bar("tokens", enabled=process_groups.is_main_rank()) as progress:
+        use_graph = not options.no_cuda_graph
+        if signals.actions is not None:
+            return generator.roll_out(signals.views[0], signals.actions, settings, use_graph, progress)
+        given = generator.given_tokens(signals.views)
+        return generator.generate(given, text, settings, use_graph, progress, signals.controls)
+
+
+def _tell(*lines: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            print(line)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control signals of ``recipes/generate/autoregressive.py``: the options, and what the network needs of them."""
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cosmos1.data.actions import ACTION_CONVENTIONS
+from cosmos1.data.trajectories import PRESETS, preset_trajectory, read_trajectory
+from cosmos1.errors import ConfigError, DataError
+from cosmos1.generation.action_command import IMAGES, first_picture
+from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from cosmos1.models.autoregressive.model import AutoregressiveModel
+
+# The options of each signal, by its field of ``model.config``. One of them is needed.
+OPTIONS = {
+    "action": ("action_annotation_path",),
+    "camera": ("camera_extrinsics_path", "camera_path"),
+    "views": ("view_input_paths",),
+    "trajectory": ("trajectory",),
+}
+
+
+def add_signal_options(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("action control")
+    group.add_argument("--action_annotation_path", help="Bridge annotation (json); all its actions are followed")
+    group.add_argument("--action_convention", choices=tuple(ACTION_CONVENTIONS), help="default: as trained")
+    add_camera_options(p.add_argument_group("camera control"))
+    group = p.add_argument_group("several views")
+    group.add_argument("--view_input_paths", nargs="+", help="a video or picture per view, in the order of training")
+    group.add_argument("--view_prompts", nargs="+", help="a prompt per view, where each has a text; default: --prompt")
+    group.add_argument("--trajectory", help=f"a file, {', '.join(PRESETS)}, or none")
+
+
+@dataclass
+class Signals:
+    """The control signals of one video."""
+
+    views: "list[np.ndarray]"
+    """Given frames of each view."""
+    controls: "dict[str, torch.Tensor]" = field(default_factory=dict)
+    actions: "torch.Tensor | None" = None
+    """``[N, A]``: all actions of a roll-out."""
+
+
+def check_options(options: argparse.Namespace, task: "AutoregressiveModel") -> None:
+    """Raise :class:`ConfigError` for options of signals that the network does not take, and for missing ones."""
+    if task.config.controls and options.batch_input_path:
+        raise ConfigError("--batch_input_path knows no control signals; make one video per call")
+    for name, alternatives in OPTIONS.items():
+        given = [f"--{option}" for option in alternatives if getattr(options, option) is not None]
+        if getattr(task.config, name) is None and given:
+            raise ConfigError(f"{given[0]}: the network takes no control signal of this kind ({name}); leave it out")
+        if getattr(task.config, name) is not None and not given:
+            needed = " or ".join(f"--{option}" for option in alternatives)
+            raise ConfigError(f"the network takes the control signal {name}; give {needed}")
+
+
+def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path: str) -> Signals:
+    """Read the pictures at ``path`` (with several views, those of ``--view_input_paths``) and the signals of one video.
+
+    Raises:
+        ConfigError, DataError: for files that do not fit the network.
+    """
+    config = task.config
+    if config.action is not None:
+        return Signals([first_picture(path)[None]], actions=_read_actions(options, task))
+    signals = Signals([given_frames(path, options)])
+    if config.views is not None:
+        _read_views(options, task, signals)
+    if config.camera is not None:
+        signals.controls["plucker_tokens"] = _read_rays(options, task, signals.views[0])
+    if config.trajectory is not None:
+        signals.controls["trajectory"] = _read_trajectory(options.trajectory)
+    return signals
+
+
+def given_frames(path: str, options: argparse.Namespace) -> "np.ndarray":
+    """Frames ``[N, H, W, 3]`` uint8 that the video begins with."""
+    from cosmos1.generation.generator import read_given_frames
+
+    is_image = Path(path).suffix.lower() in IMAGES or (options.input_type or "").endswith("image")
+    return read_given_frames(path, 1 if is_image else options.num_input_frames)
+
+
+def _read_views(options: argparse.Namespace, task: "AutoregressiveModel", signals: Signals) -> None:
+    import torch
+
+    paths, num_views = options.view_input_paths, task.config.num_views
+    if len(paths) != num_views:
+        raise ConfigError(
+            f"--view_input_paths: {len(paths)} files, the network has {num_views} views; give one for each"
+        )
+    signals.views = [given_frames(path, options) for path in paths]
+    lengths = [len(frames) for frames in signals.views]
+    if len(set(lengths)) > 1:
+        raise ConfigError(f"--view_input_paths: {lengths} frames; give videos alone, or pictures alone")
+    signals.controls["view_indices"] = torch.arange(num_views)[None]
+
+
+def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel") -> "torch.Tensor":
+    import torch
+
+    from cosmos1.data.bridge import actions_between, read_episode
+    from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, steps_of
+
+    path = Path(options.action_annotation_path)
+    episode = read_episode(None, path, task.config.action.action_dim)
+    recorded = frames_of_checkpoint(Path(options.checkpoint).expanduser()) if options.checkpoint else None
+    height, width = (size * factor for size, factor in zip(task.config.latent_shape[1:], task.compression_factor[1:]))
+    known = {"action_convention": options.action_convention, "height": height, "width": width, "fps": None}
+    # The frame rate does not matter here.
+    frames = agreed_frames(recorded, known if recorded else known | {"fps": options.fps})
+    steps = steps_of(episode, frames, task)
+    actions = actions_between(episode, steps, frames.convention, frames.from_first)
+    if frames.from_first and task.config.action.num_actions > 1:
+        raise DataError(
+            f"{path}: motions seen from the first frame of a window cannot be rolled out; use num_actions=1"
+        )
+    return torch.from_numpy(actions).float()
+
+
+def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames: "np.ndarray") -> "torch.Tensor":
+    import torch
+
+    from cosmos1.data.cameras import plucker_embeddings
+    from cosmos1.data.letterbox import letterbox, padding_mask
+    from cosmos1.data.token_folder import rays_of_tokens
+    from cosmos1.generation.generator import VideoShape, recorded_settings
+    from cosmos1.models.tokenizers.token_grid import clip_shape
+
+    _, h, w = task.config.latent_shape
+    shape = VideoShape(*clip_shape(task.config.latent_shape, tuple(task.compression_factor)), options.fps)
+    trained = recorded_settings(Path(options.checkpoint), "data") if options.checkpoint else {}
+    metres_per_unit = options.metres_per_unit or trained.get("metres_per_unit")
+    source_height, source_width = frames.shape[1:3]
+    cameras = chosen_cameras(options, shape, source_height, source_width)
+    mask = padding_mask(letterbox(source_height, source_width, shape.height, shape.width), h, w)
+    rays_F6hw = plucker_embeddings(cameras, h, w, metres_per_unit) * (1 - mask)
+    return torch.from_numpy(rays_of_tokens(rays_F6hw, task.config.camera.frames_per_token))[None]
+
+
+def _read_trajectory(name: str) -> "torch.Tensor":
+    import torch
+
+    if name == "none":
+        return torch.zeros(1, 192)
+    if name not in PRESETS and not Path(name).exists():
+        raise ConfigError(f"--trajectory {name}: no such file; give one, or {', '.join(PRESETS)}, or none")
+    return torch.from_numpy(preset_trajectory(name) if name in PRESETS else read_trajectory(Path(name)))[None]

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of ``recipes/generate/camera_control.py``: videos whose camera moves along a given path."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosmos1.data.cameras import NAMED_PATHS
+from cosmos1.errors import ConfigError
+from cosmos1.generation import command
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from cosmos1.data.cameras import CameraPath
+    from cosmos1.generation.generator import VideoShape
+
+PROGRAM = "recipes/generate/camera_control.py"
+PER_VIDEO = ("camera_extrinsics_path", "camera_path", "camera_path_amount", "field_of_view", "seed")
+LARGEST_ASPECT_DIFFERENCE = 0.02
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    p = command.parser(description, video2world=False)
+    p.set_defaults(num_video_frames=57, fps=7)
+    p.add_argument("--conditioned_image_or_video_path", help="default: the first pictures of the scene of the cameras")
+    p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many last frames of a video are given")
+    add_camera_options(p)
+    p.add_argument("--frame_alignment", choices=("latent", "first"), help="default: as the network was trained")
+    return p
+
+
+def add_camera_options(p) -> None:
+    """The path of the camera, for a parser or a group of its options."""
+    p.add_argument("--camera_extrinsics_path", help="a camera file, transforms.json, a scene folder, or a DL3DV zip")
+    p.add_argument("--camera_path", choices=tuple(NAMED_PATHS), help="instead of a file")
+    p.add_argument("--camera_path_amount", type=float, help="degrees, or units for dolly; default: 30, or 1 unit")
+    p.add_argument(
+        "--field_of_view", type=float, default=62.0, help="of --camera_path: horizontal, of the picture, in degrees"
+    )
+    p.add_argument("--metres_per_unit", type=float, help="default: as the network was trained")
+
+
+@dataclass
+class Shot:
+    """One video to make: what is given, and how the camera moves."""
+
+    request: command.Request
+    options: argparse.Namespace
+    given_frames: "np.ndarray"
+    """(N, H, W, 3) uint8, letterboxed."""
+    cameras: "CameraPath"
+    controls: "dict[str, torch.Tensor]"
+    padding_mask: "torch.Tensor"
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Generate the videos. Everything that can be refused is, before the network is built."""
+    from cosmos1.generation.generator import VideoShape, recorded_settings
+    from cosmos1.parallel import process_groups
+    from cosmos1.training.progress import counting_bar
+
+    requests = command.read_requests(options, video2world=False)
+    check_prompt, finish_video = command.hooks(options)
+    prompts = [check_prompt(request.prompt) for request in requests]
+    task = command.choose_network(options, PROGRAM, _untrained)
+    shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
+    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
+    trained = recorded_settings(command.checkpoint_path(options), "data") if options.checkpoint else {}
+    rays = {
+        "metres_per_unit": options.metres_per_unit or trained.get("metres_per_unit"),
+        "alignment": options.frame_alignment or trained.get("frame_alignment", "latent"),
+    }
+    shots = [read_shot(options, request, shape, **rays) for request in requests]
+
+    generator = command.open_generator(options, task)
+    texts = generator.embed([*prompts, options.negative_prompt])
+    negative = texts[-1:] if options.negative_prompt else None
+    for shot, prompt, text in zip(shots, prompts, texts[:-1]):
+        with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
+            frames = generator.generate(
+                text[None],
+                negative,
+                shape,
+                command.sampling_settings(shot.options),
+                shot.given_frames,
+                progress,
+                shot.controls,
+                shot.padding_mask,
+            )
+        if process_groups.is_main_rank():
+            save(shot, prompt, finish_video(frames), rays)
+    process_groups.shutdown()
+
+
+def _untrained(size: str):
+    from cosmos1.conditioning.settings import CameraConditioning
+    from cosmos1.generation.generator import network_of_size
+
+    task = network_of_size(size, video2world=True)
+    task.config.camera = CameraConditioning()
+    return task
+
+
+def read_shot(
+    options: argparse.Namespace, request: command.Request, shape: "VideoShape", metres_per_unit, alignment: str
+) -> Shot:
+    """Read pictures and cameras of one video. Raises ConfigError or DataError for what does not go together."""
+    import torch
+
+    from cosmos1.data.cameras import plucker_embeddings
+    from cosmos1.data.letterbox import letterbox, letterbox_frames, padding_mask
+    from cosmos1.generation.generator import SPATIAL_FACTOR
+
+    options = command.options_of(options, request, PER_VIDEO)
+    frames = _given_frames(options, request)
+    source_height, source_width = frames.shape[1:3]
+    box = letterbox(source_height, source_width, shape.height, shape.width)
+    cameras = chosen_cameras(options, shape, source_height, source_width)
+    h, w = shape.height // SPATIAL_FACTOR, shape.width // SPATIAL_FACTOR
+    mask = torch.from_numpy(padding_mask(box, h, w).copy())
+    rays_F6hw = torch.from_numpy(plucker_embeddings(cameras, h, w, metres_per_unit))
+    rays_t6hw = rays_F6hw[_frames_of_latents(alignment, shape.num_frames)] * (1 - mask)
+    controls = {"plucker_embeddings": rays_t6hw[None]}
+    return Shot(request, options, letterbox_frames(frames, box), cameras, controls, mask[None])
+
+
+def _frames_of_latents(alignment: str, num_frames: int) -> "np.ndarray":
+    import numpy as np
+
+    from cosmos1.data.cameras import latent_frames
+
+    frames = latent_frames(num_frames)
+    return frames if alignment == "latent" else np.arange(len(frames))
+
+
+def _given_frames(options: argparse.Namespace, request: command.Request) -> "np.ndarray":
+    from cosmos1.data.nerfstudio import read_scene
+    from cosmos1.generation.generator import read_given_frames
+
+    picture = request.visual_input or options.conditioned_image_or_video_path
+    if picture is not None:
+        return read_given_frames(picture, options.num_input_frames)
+    source = Path(options.camera_extrinsics_path or "")
+    if options.camera_extrinsics_path is None or not (source.is_dir() or source.suffix == ".zip"):
+        raise ConfigError(
+            "give --conditioned_image_or_video_path; only a scene (folder or zip) as --camera_extrinsics_path has pictures of "
+            "its own"
+        )
+    return read_scene(source).read_frames(0, options.num_input_frames)
+
+
+def chosen_cameras(
+    options: argparse.Namespace, shape: "VideoShape", source_height: int, source_width: int
+) -> "CameraPath":
+    """One camera per frame of the video, for pictures of its size."""
+    import numpy as np
+
+    from cosmos1.data.camera_files import cameras_for_video, read_camera_path
+    from cosmos1.data.cameras import CameraPath, named_path
+
+    if (options.camera_extrinsics_path is None) == (options.camera_path is None):
+        raise ConfigError(f"give either --camera_extrinsics_path or --camera_path {{{','.join(NAMED_PATHS)}}}")
+    if options.camera_path is not None:
+        poses = named_path(options.camera_path, shape.num_frames, options.camera_path_amount)
+        focal = source_width / 2 / np.tan(np.radians(_field_of_view(options.field_of_view)) / 2)
+        intrinsics = np.tile([focal, focal, source_width / 2, source_height / 2], (shape.num_frames, 1))
+        path, where = CameraPath(poses, intrinsics, source_height, source_width), options.camera_path
+    else:
+        where = str(options.camera_extrinsics_path)
+        path = read_camera_path(Path(where))
+        aspect, needed = source_width / source_height, path.width / path.height
+        if abs(aspect / needed - 1) > LARGEST_ASPECT_DIFFERENCE:
+            raise ConfigError(
+                f"--camera_extrinsics_path {where}: its cameras take pictures of {path.height} x {path.width}, the given "
+                f"picture has {source_height} x {source_width}. Give a picture of the same shape, or other cameras."
+            )
+    return cameras_for_video(path, shape.num_frames, shape.height, shape.width, where)
+
+
+def _field_of_view(degrees: float) -> float:
+    if not 1 <= degrees <= 170:
+        raise ConfigError(f"--field_of_view {degrees:g}: give 1 to 170 degrees.")
+    return degrees
+
+
+def save(shot: Shot, prompt: str, frames: "np.ndarray", rays: "dict[str, Any]") -> None:
+    """The mp4, what repeats it, and its cameras as a file that this command reads again."""
+    from cosmos1.data.camera_files import write_camera_path
+
+    command.save(shot.request, prompt, frames, shot.options, rays)
+    folder = shot.request.save_path.parent / "cameras"
+    folder.mkdir(exist_ok=True)
+    write_camera_path(folder / f"{shot.request.save_path.stem}.json", shot.cameras)

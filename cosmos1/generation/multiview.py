@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of ``recipes/generate/multiview.py``: the videos of all cameras of a rig, as one sample."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cosmos1.data.trajectories import PRESETS
+from cosmos1.errors import ConfigError, DataError
+from cosmos1.generation import command
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from cosmos1.data.rigs import Rig
+    from cosmos1.generation.generator import VideoGenerator, VideoShape
+    from cosmos1.models.diffusion.model import DiffusionModel
+
+PROGRAM = "recipes/generate/multiview.py"
+PER_VIDEO = ("prompt_path", "conditioned_images", "trajectory_path", "trajectory", "trajectory_speed", "seed")
+CAMERA = "{camera}"
+NO_TRAJECTORY = "none"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    p = command.parser(description, video2world=False)
+    p.set_defaults(num_video_frames=57, height=480, width=848)
+    p.add_argument("--rig", default="six_cameras", help="rig file, or the preset: the views and their order")
+    p.add_argument("--prompt_path", help='json {"<camera>": "text"} in place of --prompt: a text for each view')
+    p.add_argument(
+        "--conditioned_images",
+        nargs="+",
+        help=f"a picture or video for each view, in the order of the rig, or one path with {CAMERA} in it",
+    )
+    p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many first frames of videos are given")
+    p.add_argument("--trajectory_path", help="an ego track, or 64 positions")
+    p.add_argument("--trajectory", choices=(*PRESETS, NO_TRAJECTORY), help="instead of a file")
+    p.add_argument("--trajectory_speed", type=float, default=6.0, help="of --trajectory: metres per second")
+    return p
+
+
+@dataclass
+class Drive:
+    """One sample to make: what is told and given of each of the V views."""
+
+    request: command.Request
+    options: argparse.Namespace
+    captions: "list[str]"
+    given_frames: "list[np.ndarray]"
+    """(N, H, W, 3) uint8 of each view; empty where nothing is given."""
+    controls: "dict[str, torch.Tensor]"
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Generate the videos. Everything that can be refused is, before the network is built."""
+    from cosmos1.data.rigs import load_rig
+    from cosmos1.generation.generator import VideoShape
+    from cosmos1.parallel import process_groups
+
+    rig = load_rig(options.rig)
+    requests = _requests(options)
+    check_prompt, finish_video = command.hooks(options)
+    task = command.choose_network(options, PROGRAM, lambda size: _untrained(size, rig, options))
+    shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
+    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
+    rows = view_rows(options, task, rig)
+    drives = [read_drive(options, request, task, rig, rows) for request in requests]
+    for drive in drives:
+        drive.captions = [check_prompt(caption) for caption in drive.captions]
+
+    generator = command.open_generator(options, task)
+    texts = view_texts(generator, rig, [drive.captions for drive in drives])
+    negative = view_texts(generator, rig, [[options.negative_prompt] * len(rig.names)])[0]
+    for drive, text in zip(drives, texts):
+        views = generate_views(generator, drive, text, negative if options.negative_prompt else None, shape)
+        if process_groups.is_main_rank():
+            save(drive, rig, [finish_video(frames) for frames in views])
+    process_groups.shutdown()
+
+
+def _requests(options: argparse.Namespace) -> "list[command.Request]":
+    """The samples asked for, by --prompt, --prompt_path, or the lines of --batch_input_path, which need no prompt."""
+    sources = {name: getattr(options, name) for name in ("prompt", "prompt_path", "batch_input_path")}
+    if sum(value is not None for value in sources.values()) != 1:
+        raise ConfigError("give one of --prompt, --prompt_path and --batch_input_path")
+    if options.batch_input_path is None:
+        return [command.Request(options.prompt or "", None, Path(options.video_save_path))]
+    return command.read_jsonl(Path(options.batch_input_path), Path(options.video_save_path), needs_prompt=False)
+
+
+def _untrained(size: str, rig: "Rig", options: argparse.Namespace) -> "DiffusionModel":
+    from cosmos1.conditioning.settings import TrajectoryConditioning, ViewConditioning
+    from cosmos1.generation.generator import network_of_size
+
+    task = network_of_size(size, video2world=options.conditioned_images is not None)
+    task.config.views = ViewConditioning(num_views=len(rig.names))
+    if options.trajectory is not None or options.trajectory_path is not None:
+        task.config.trajectory = TrajectoryConditioning()
+    return task
+
+
+def view_rows(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -> "list[int]":
+    """Row of the view embedding of each camera: by name where training recorded names, else by place.
+
+    Raises ConfigError for a rig that the network does not know.
+    """
+    from cosmos1.generation.generator import recorded_settings
+
+    num_views = task.config.views.num_views
+    trained = recorded_settings(command.checkpoint_path(options), "data") if options.checkpoint else {}
+    names = trained.get("cameras")
+    if names is None and len(rig.names) != num_views:
+        raise ConfigError(
+            f"--rig {options.rig} has {len(rig.names)} cameras ({', '.join(rig.names)}), the network was trained with "
+            f"{num_views} views; give the rig of the training data"
+        )
+    unknown = [name for name in rig.names if name not in (names or rig.names)]
+    if unknown:
+        raise ConfigError(f"--rig {options.rig} has the camera {unknown[0]}, the network knows {', '.join(names)}")
+    return [(names or rig.names).index(name) for name in rig.names]
+
+
+def read_drive(
+    options: argparse.Namespace, request: command.Request, task: "DiffusionModel", rig: "Rig", rows: "list[int]"
+) -> Drive:
+    """Read what one sample is made from. Raises ConfigError or DataError for what does not fit rig or network."""
+    import torch
+
+    options = command.options_of(options, request, PER_VIDEO)
+    controls = {"view_indices": torch.tensor([rows]), "frame_repeat": torch.zeros(1, len(rows))}
+    trajectory = _trajectory(options, task)
+    if trajectory is not None:
+        controls["trajectory"] = torch.from_numpy(trajectory)[None]
+    given = _given_frames(options, task, rig)
+    return Drive(request, options, _captions(options, request, rig), given, controls)
+
+
+def _captions(options: argparse.Namespace, request: command.Request, rig: "Rig") -> "list[str]":
+    """A caption for each view, empty where there is none."""
+    if options.prompt_path is None:
+        return [request.prompt] * len(rig.names)
+    try:
+        texts = json.loads(Path(options.prompt_path).read_text())
+        captions = [texts.get(name, "") for name in rig.names]
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f'--prompt_path {options.prompt_path}: is no json {{"<camera>": "text"}} ({error})') from error
+    unknown = [name for name in texts if name not in rig.names]
+    if unknown:
+        raise DataError(
+            f"--prompt_path {options.prompt_path}: there is no camera {unknown[0]}; --rig {options.rig} has "
+            f"{', '.join(rig.names)}"
+        )
+    return captions
+
+
+def _given_frames(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -> "list[np.ndarray]":
+    """The first frames of each view; none for networks that take none, or with --num_input_frames 0."""
+    paths = options.conditioned_images
+    paths = [paths] if isinstance(paths, str) else paths
+    if not task.config.condition_mask:
+        if paths is not None:
+            raise ConfigError("--conditioned_images need a network of the image2world recipes; this one is text2world")
+        return []
+    if options.num_input_frames == 0 and paths is None:
+        return []
+    if paths is None:
+        raise ConfigError(
+            "a network of the image2world recipes needs --conditioned_images, one for each view; --num_input_frames 0 goes "
+            "without"
+        )
+    if len(paths) == 1 and CAMERA in paths[0]:
+        paths = [paths[0].replace(CAMERA, name) for name in rig.names]
+    if len(paths) != len(rig.names):
+        raise ConfigError(
+            f"--conditioned_images: {len(paths)} for {len(rig.names)} views; give one for each of {', '.join(rig.names)}, in "
+            f"this order, or one path with {CAMERA} in it"
+        )
+    return [_first_frames(path, options.num_input_frames) for path in paths]
+
+
+def _first_frames(path: str, count: int) -> "np.ndarray":
+    from cosmos1.data.video import read_video
+    from cosmos1.generation.generator import is_picture, read_given_frames
+
+    if is_picture(path):
+        return read_given_frames(path, 1)
+    frames = read_video(path)
+    if len(frames) < count:
+        raise ConfigError(f"{path} has {len(frames)} frames, --num_input_frames asks for {count}")
+    return frames[:count]
+
+
+def _trajectory(options: argparse.Namespace, task: "DiffusionModel") -> "np.ndarray | None":
+    """The 192 numbers; zeros for "none", None for networks without trajectory."""
+    import numpy as np
+
+    from cosmos1.data.trajectories import NUM_VALUES, preset_trajectory, read_trajectory
+
+    given = [value for value in (options.trajectory_path, options.trajectory) if value is not None]
+    if task.config.trajectory is None:
+        if given:
+            raise ConfigError(
+                f"trajectory {given[0]}: the network takes no trajectory; use one of the w_traj recipes, or leave it out"
+            )
+        return None
+    if len(given) != 1:
+        raise ConfigError(
+            f"the network takes a trajectory: give either --trajectory_path FILE or --trajectory "
+            f"{{{','.join((*PRESETS, NO_TRAJECTORY))}}}"
+        )
+    if options.trajectory_path is not None:
+        return read_trajectory(Path(options.trajectory_path))
+    if options.trajectory == NO_TRAJECTORY:
+        return np.zeros(NUM_VALUES, np.float32)
+    return preset_trajectory(options.trajectory, options.trajectory_speed)
+
+
+def view_texts(generator: "VideoGenerator", rig: "Rig", captions: "list[list[str]]") -> "list[torch.Tensor]":
+    """Text ``[1, V * 512, 1024]`` of each sample, as the training data have it: the description of the camera, then the
+    caption. With shared text ``[1, 512, 1024]``: the first caption alone."""
+    from cosmos1.data.view_text import multiview_text
+
+    if generator.task.config.views.shared_text:
+        return list(generator.embed([sample[0] for sample in captions]).split(1))
+    wanted = sorted({camera.description for camera in rig.cameras} | {text for sample in captions for text in sample})
+    embeddings = dict(zip(wanted, generator.embed(wanted)))
+
+    def encode(text: str):
+        rows = embeddings[text]
+        return rows, int(rows.abs().sum(dim=1).count_nonzero())
+
+    descriptions = [encode(camera.description) for camera in rig.cameras]
+    descriptions = [rows[:length].bfloat16() for rows, length in descriptions]
+    return [
+        multiview_text(descriptions, [caption or None for caption in sample], encode)[0][None].float()
+        for sample in captions
+    ]
+
+
+def generate_views(
+    generator: "VideoGenerator",
+    drive: Drive,
+    text: "torch.Tensor",
+    negative: "torch.Tensor | None",
+    shape: "VideoShape",
+) -> "list[np.ndarray]":
+    """Frames ``[T, H, W, 3]`` uint8 of each view. Views are encoded and decoded one by one."""
+    import torch
+
+    from cosmos1.models.diffusion.generation import GivenFrames
+    from cosmos1.parallel import process_groups
+    from cosmos1.training.progress import counting_bar
+
+    config = generator.task.config
+    channels, frames, height, width = shape.latent_shape(config.latent_channels, config.temporal_factor)
+    num_views, given = drive.controls["view_indices"].shape[1], None
+    if drive.given_frames:
+        count = generator.num_given(len(drive.given_frames[0]), shape)
+        starts = [generator.encode_start(frames, shape) for frames in drive.given_frames]
+        given = GivenFrames(torch.cat(starts, dim=2), count)
+    with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
+        latent = generator.sample_latent(
+            [channels, num_views * frames, height, width],
+            text,
+            negative,
+            shape.fps,
+            command.sampling_settings(drive.options),
+            drive.controls,
+            given=given,
+            progress=progress,
+        )
+    return [generator.decode(view, shape.num_frames) for view in latent.chunk(num_views, dim=2)]
+
+
+def save(drive: Drive, rig: "Rig", views: "list[np.ndarray]") -> None:
+    """``FOLDER/NAME.mp4`` with all views side by side and what repeats it, and ``FOLDER/<camera>/NAME.mp4`` of each."""
+    import numpy as np
+
+    from cosmos1.data.video import write_video
+
+    path, facts = drive.request.save_path, {"views": rig.names, "captions": drive.captions}
+    command.save(drive.request, drive.captions[0], rig.preview_picture(np.stack(views)), drive.options, facts)
+    for name, frames in zip(rig.names, views):
+        (path.parent / name).mkdir(exist_ok=True)
+        write_video(path.parent / name / path.name, frames, drive.options.fps)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The autoregressive video GPT: one network for every size and task, for training and for generation.
+
+Every rank gets the whole sequence and returns the score of every token; context, sequence and tensor parallelism split
+tokens, channels and vocabulary inside. Formulas: the released implementation, ``autoregressive/networks/transformer.py``.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
+from megatron.core.tensor_parallel import ColumnParallelLinear, vocab_parallel_cross_entropy
+from megatron.core.tensor_parallel.mappings import (
+    gather_from_sequence_parallel_region,
+    gather_from_tensor_model_parallel_region,
+)
+from megatron.core.transformer.enums import ModelType
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+
+from cosmos1.conditioning.token_modules import control_modules
+from cosmos1.models.autoregressive.cache import KeyValueCache
+from cosmos1.models.autoregressive.conditions import conditions_of
+from cosmos1.models.autoregressive.layer import GPTLayer, GPTStack, RMSNorm, TokenContext
+from cosmos1.models.autoregressive.megatron_config import MegatronGPTConfig
+from cosmos1.models.autoregressive.positions import absolute_positions, rotary_angles
+from cosmos1.parallel.token_ranges import token_ranges
+
+
+class TokenScores(NamedTuple):
+    """How well each next token was predicted."""
+
+    loss_BS: torch.Tensor
+    """Cross entropy in nats, fp32."""
+    correct_BS: torch.Tensor
+    """Whether the token was the most probable one."""
+
+
+def _sum(x_sbD: torch.Tensor | None, added_sbD: torch.Tensor | None) -> torch.Tensor | None:
+    return x_sbD if added_sbD is None else x_sbD + added_sbD
+
+
+class GPT(MegatronModule):
+    """The network, or one pipeline stage of it."""
+
+    def __init__(
+        self,
+        config: MegatronGPTConfig,
+        pg_collection,
+        pre_process: bool = True,
+        post_process: bool = True,
+        vp_stage: int | None = None,
+    ):
+        super().__init__(config=config)
+        self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
+        self.tp_group, self.cp_group = pg_collection.tp, pg_collection.cp
+        # Three names that Megatron-core's schedules read.
+        self.model_type = ModelType.encoder_or_decoder
+        self.share_embeddings_and_output_weights = False
+        self.pg_collection = pg_collection
+
+        gpt = config.gpt
+        if pre_process:
+            self.embedding = LanguageModelEmbedding(
+                config, gpt.embedding_rows, gpt.sequence_length, position_embedding_type="rope", tp_group=self.tp_group
+            )
+        options = {"dtype": config.params_dtype, "device": config.device}
+        for name, module in control_modules(gpt, pre_process, options).items():
+            self.add_module(name, module)
+        layer = ModuleSpec(module=GPTLayer)
+        num_layers = get_num_layers_to_build(config, vp_stage, pg_collection.pp.rank())
+        self.decoder = GPTStack(
+            config,
+            TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm),
+            pre_process=pre_process,
+            post_process=post_process,
+            pg_collection=pg_collection,
+            vp_stage=vp_stage,
+        )
+        if post_process:
+            self.output_layer = ColumnParallelLinear(
+                gpt.hidden_size,
+                gpt.vocab_size,
+                config=config,
+                init_method=config.init_method,
+                bias=False,
+                gather_output=False,
+                tp_group=self.tp_group,
+            )
+
+    def set_input_tensor(self, input_tensor) -> None:
+        """Receive the hidden states of the previous pipeline stage (called by Megatron-core's schedules)."""
+        self.decoder.set_input_tensor(input_tensor[0] if isinstance(input_tensor, list) else input_tensor)
+
+    def forward(
+        self,
+        tokens_BS: torch.Tensor,
+        text_BME: torch.Tensor | None = None,
+        labels_BS: torch.Tensor | None = None,
+        controls: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor | TokenScores:
+        """Predict the token after each token.
+
+        Args:
+            tokens_BS: ``[B, S]`` int64, from the beginning of the sequence.
+            text_BME: ``[B, M, text_embedding_dim]`` with zero rows after the text; exactly for networks that read text.
+            labels_BS: ``[B, S]`` int64, the tokens to predict; ids outside the vocabulary count as mistakes.
+            controls: the control signals of ``config.controls``, by batch key.
+
+        Returns:
+            :class:`TokenScores` of the labels, or without labels the logits ``[B, S, vocab_size]`` in fp32; on pipeline
+            stages before the last the hidden states ``[s, B, D]``.
+        """
+        gpt = self.config.gpt
+        cp_range, local_range = token_ranges(
+            tokens_BS.shape[1], self.tp_group, self.cp_group, self.config.sequence_parallel
+        )
+        # In the order of the modules: so Megatron-core gathers parameters ahead of their use.
+        hidden_states = self.embedding(tokens_BS[:, slice(*cp_range)], None) if self.pre_process else None
+        conditions = conditions_of(self, text_BME, controls or {}, local_range, cp_range)
+        hidden_states = _sum(hidden_states, conditions.added)
+        # Attention sees all tokens of the context-parallel rank, also under sequence parallelism.
+        angles = rotary_angles(gpt, *cp_range, tokens_BS.device)
+        dtype, positions = self.config.pipeline_dtype, None
+        if gpt.video2world:
+            positions = absolute_positions(gpt, *local_range, dtype, tokens_BS.device)
+        context = TokenContext(angles.cos(), angles.sin(), positions, conditions.rows, conditions.mask)
+        x_sbD = self.decoder(hidden_states, context)
+        if not self.post_process:
+            return x_sbD
+        logits_sbV, _ = self.output_layer(x_sbD)
+        if labels_BS is None:
+            return self._whole(self._all_columns(logits_sbV))
+        return self._scores(logits_sbV, labels_BS[:, slice(*cp_range)].T.contiguous())
+
+    @torch.no_grad()
+    def next_logits(
+        self,
+        tokens_BS: torch.Tensor,
+        cache: KeyValueCache,
+        text_BME: torch.Tensor | None = None,
+        controls: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Logits ``[B, vocab_size]`` in fp32 of the token after the last of ``tokens``, and their keys and values kept.
+
+        The first call gives the whole prompt, and text and control signals of the whole clip; each later one a single
+        token. The caller moves ``cache.position`` on. Tokens must not be split over ranks, nor layers over stages.
+        """
+        assert (
+            self.cp_group.size() == 1 and not self.config.sequence_parallel and self.pre_process and self.post_process
+        )
+        if cache.conditions is None:
+            whole = (0, self.config.gpt.sequence_length)
+            cache.conditions = conditions_of(self, text_BME, controls or {}, whole, whole)
+        num_tokens, (added, rows, mask) = tokens_BS.shape[1], cache.conditions
+        context = TokenContext(*cache.tables(num_tokens), rows, cache.rows(mask, num_tokens, axis=2), cache)
+        x_sbD = self.decoder(_sum(self.embedding(tokens_BS, None), cache.rows(added, num_tokens)), context)
+        logits_sbV, _ = self.output_layer(x_sbD[-1:])
+        return self._all_columns(logits_sbV)[0]
+
+    def _all_columns(self, logits_sbV: torch.Tensor) -> torch.Tensor:
+        return gather_from_tensor_model_parallel_region(logits_sbV, group=self.tp_group).float()
+
+    def _whole(self, values_sb: torch.Tensor) -> torch.Tensor:
+        """``[s, b, ...]`` of the tokens of this context-parallel rank to ``[b, S, ...]``.
+
+        Each rank computes the whole (cheap) loss and back-propagates through its own tokens.
+        """
+        if self.cp_group.size() > 1:
+            values_sb = gather_from_sequence_parallel_region(values_sb.contiguous(), False, group=self.cp_group)
+        return values_sb.transpose(0, 1)
+
+    def _scores(self, logits_sbV: torch.Tensor, labels_sb: torch.Tensor) -> TokenScores:
+        correct = self._correct(logits_sbV, labels_sb)
+        # This may overwrite the logits.
+        loss = vocab_parallel_cross_entropy(logits_sbV, labels_sb)
+        return TokenScores(self._whole(loss), self._whole(correct))
+
+    @torch.no_grad()
+    def _correct(self, logits_sbV: torch.Tensor, labels_sb: torch.Tensor) -> torch.Tensor:
+        """1 where the label has the largest logit of the whole vocabulary, otherwise 0; fp32."""
+        best = logits_sbV.amax(-1)
+        dist.all_reduce(best, op=dist.ReduceOp.MAX, group=self.tp_group)
+        num_columns = logits_sbV.shape[-1]
+        column = labels_sb - self.tp_group.rank() * num_columns
+        here = (column >= 0) & (column < num_columns)
+        of_label = logits_sbV.gather(-1, column.clamp(0, num_columns - 1)[..., None])[..., 0]
+        correct = (here & (of_label == best)).float()
+        dist.all_reduce(correct, group=self.tp_group)
+        return correct

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn captioned videos into token and text files for the autoregressive Video2World networks (5B, 13B).
+
+    python data_prep/autoregressive_video2world_dataset.py --input_jsonl clips.jsonl --output_dir clips --tokenizer dct_fsq
+    torchrun --nproc_per_node=8 data_prep/autoregressive_video2world_dataset.py ... --encoder_path DV8x16x16
+
+Each line of the jsonl is an object with "prompt" and "visual_input", the path of a video, relative to the jsonl or to
+the working directory. The lines are shuffled by --seed and split; any number of ranks writes the same files:
+{train,test,val}_video_[i].pt int32 ids, {train,test,val}_prompt_[i].pt text embeddings, metadata.json.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from cosmos1.data.captioned_videos import CaptionedVideo, read_captioned_videos
+from cosmos1.data.leading_clip import PlannedClip, plan_leading_clips
+from cosmos1.data.preparation import (
+    Progress,
+    claim_output_folder,
+    rank_and_world_size,
+    run_command,
+    sha256_of_json,
+    share_of_rank,
+    write_json,
+    write_tensor,
+)
+from cosmos1.data.token_facts import video2world_ids
+from cosmos1.data.token_preparation import (
+    ClipEncoder,
+    ClipShape,
+    add_clip_options,
+    clip_facts,
+    clip_shape_of,
+    short_clip_lines,
+)
+from cosmos1.errors import ConfigError, DataError
+
+OUTPUT = "--output_dir"
+SPLITS = ("train", "test", "val")
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """One line of the jsonl, and the split and number that it got."""
+
+    split: str
+    number: int
+    clip: PlannedClip
+    prompt: str
+
+    def path(self, folder: Path, part: str) -> Path:
+        return folder / f"{self.split}_{part}_{self.number}.pt"
+
+    def is_finished(self, folder: Path) -> bool:
+        return all(self.path(folder, part).exists() for part in ("video", "prompt"))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--input_jsonl", type=Path, required=True, help='lines {"prompt": ..., "visual_input": ...}')
+    add(OUTPUT, type=Path, required=True, help="new or empty folder; nothing in it is ever deleted")
+    add_clip_options(parser)
+    add("--text_encoder", choices=("hashed", "t5"), help="default: hashed beside dct_fsq, else t5")
+    add("--text_encoder_dir", default="", help="weights of t5; empty: google-t5/t5-11b from HF_HOME or the hub")
+    add("--text_dtype", choices=("float32", "bfloat16"), default="float32", help="precision in which t5 runs")
+    add("--text_device", default="", help="device of the text encoder; empty: that of the tokenizer")
+    add("--split_string", default="4,1,1", help="shares of training, test and validation")
+    add("--seed", type=int, default=0, help="shuffles the lines before the split")
+    return parser
+
+
+def split_sizes(split_string: str, num_samples: int) -> dict[str, int]:
+    """Return the number of samples per split: training and test rounded down, validation gets the rest.
+
+    Raises ConfigError when the string is not three whole numbers, and when a split would be empty.
+    """
+    parts = [part.strip() for part in split_string.split(",")]
+    if len(parts) != 3 or not all(part.isdigit() for part in parts) or not any(int(part) for part in parts):
+        raise ConfigError(
+            f"--split_string {split_string} is not three whole numbers, the shares of training, test and validation. "
+            f"Use for example 4,1,1."
+        )
+    train, test, val = (int(part) for part in parts)
+    total = train + test + val
+    sizes = {"train": train * num_samples // total, "test": test * num_samples // total}
+    sizes["val"] = num_samples - sum(sizes.values())
+    if min(sizes.values()) == 0:
+        needed = max(-(-total // share) if share else 0 for share in (train, test))
+        hint = f"{needed} lines are enough" if min(train, test, val) else "give every part a share above 0"
+        raise ConfigError(
+            f"--split_string {split_string} splits {num_samples} samples into {sizes['train']} training, {sizes['test']} "
+            f"test and {sizes['val']} validation samples; each needs one. With this string {hint}."
+        )
+    return sizes
+
+
+def plan_samples(
+    videos: list[CaptionedVideo], clips: list[PlannedClip], split_string: str, seed: int
+) -> list[PlannedSample]:
+    """Shuffle the usable lines and deal them out to the splits."""
+    sizes = split_sizes(split_string, len(clips))
+    order = iter(np.random.RandomState([seed % 2**32, len(clips)]).permutation(len(clips)))
+
+    def samples_of(split: str) -> Iterator[PlannedSample]:
+        for number in range(sizes[split]):
+            clip = clips[next(order)]
+            yield PlannedSample(split, number, clip, videos[clip.place].prompt)
+
+    return [sample for split in SPLITS for sample in samples_of(split)]
+
+
+def dataset_facts(arguments: argparse.Namespace, shape: ClipShape, samples: list[PlannedSample]) -> dict:
+    """Return the content of dataset.json, which is also the identity of the run for --resume."""
+    facts = {
+        "format": "cosmos token clips",
+        **clip_facts(arguments, shape, len(samples)),
+        "text_encoder": arguments.text_encoder,
+        "split_string": arguments.split_string,
+        "seed": arguments.seed,
+    }
+    sources = [
+        [sample.split, sample.clip.path.name, sample.clip.num_source_frames, sample.prompt] for sample in samples
+    ]
+    return {**facts, "plan_sha256": sha256_of_json([facts, sources])}
+
+
+class SampleWriter:
+    """Encodes clips and prompts and writes the two files of a sample."""
+
+    def __init__(self, arguments: argparse.Namespace, shape: ClipShape):
+        import torch
+
+        from cosmos1.data.latent_writer import choose_device
+        from cosmos1.models.tokenizers.text import build_text_encoder
+
+        self.folder = arguments.output_dir
+        self.clips = ClipEncoder(arguments, shape)
+        text_encoder = build_text_encoder(
+            arguments.text_encoder,
+            arguments.text_encoder_dir or None,
+            device=arguments.text_device or choose_device(arguments.device),
+            dtype=getattr(torch, arguments.text_dtype),
+        )
+        # A prompt is encoded once, not once per sample.
+        self.encode_prompt = lru_cache(maxsize=64)(lambda prompt: text_encoder.encode([prompt])[0][0].float())
+
+    def write(self, sample: PlannedSample) -> None:
+        """Write the files of one sample; raises DataError before anything is written when its video cannot be read."""
+        import torch
+
+        ids = video2world_ids(torch.from_numpy(self.clips.encode(sample.clip.path)))
+        write_tensor(sample.path(self.folder, "prompt"), self.encode_prompt(sample.prompt))
+        write_tensor(sample.path(self.folder, "video"), ids.int())
+
+
+def print_plan(
+    arguments: argparse.Namespace, shape: ClipShape, samples: list[PlannedSample], left_out: list[str]
+) -> None:
+    for line in [*left_out, *short_clip_lines([sample.clip for sample in samples], shape.num_frames)]:
+        print(line)
+    counts = ", ".join(f"{sum(sample.split == split for sample in samples)} {split}" for split in SPLITS)
+    print(f"plan: {len(samples)} lines used ({counts}), {len(left_out)} left out")
+    for line in shape.describe():
+        print(f"plan: {line}")
+    stand_ins = [name for name in (arguments.tokenizer, arguments.text_encoder) if name in ("dct_fsq", "hashed")]
+    suffix = f" (weight-free stand-in: {', '.join(stand_ins)})" if stand_ins else ""
+    print(f"plan: tokenizer {arguments.tokenizer}, text encoder {arguments.text_encoder}{suffix}", flush=True)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    rank, world_size = rank_and_world_size()
+    arguments.text_encoder = arguments.text_encoder or ("hashed" if arguments.tokenizer == "dct_fsq" else "t5")
+    shape = clip_shape_of(arguments)
+    videos, missing = read_captioned_videos(arguments.input_jsonl, arguments.strict)
+    clips, left_out = plan_leading_clips([video.path for video in videos], shape.num_frames, arguments.strict)
+    samples = plan_samples(videos, clips, arguments.split_string, arguments.seed)
+    if rank == 0:
+        print_plan(arguments, shape, samples, missing + left_out)
+    writer = SampleWriter(arguments, shape)
+    if rank == 0:
+        writer.clips.print_quality([clip.path for clip in clips])
+    folder = arguments.output_dir
+    claim_output_folder(folder, dataset_facts(arguments, shape, samples), arguments.resume, rank, OUTPUT)
+    if rank == 0:
+        counts = {f"{split}_samples": sum(sample.split == split for sample in samples) for split in SPLITS}
+        write_json(folder / "metadata.json", counts)
+    owned = [samples[index] for index in share_of_rank(len(samples), rank, world_size)]
+    work = [sample for sample in owned if not sample.is_finished(folder)]
+    progress = Progress(len(work), "samples", enabled=rank == 0)
+    failures = []
+    for sample in work:
+        try:
+            writer.write(sample)
+        except DataError as error:
+            if arguments.strict:
+                raise
+            failures.append(f"{sample.split} {sample.number}: {error}")
+        progress.advance()
+    if failures and len(failures) == len(owned):
+        raise DataError("\n".join([*failures, f"rank {rank}: no sample was written."]))
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    if rank == 0:
+        print(f"{len(owned) - len(failures)} samples of rank 0 are in {folder}; {len(failures)} failed")
+
+
+if __name__ == "__main__":
+    run_command(build_parser(), main)

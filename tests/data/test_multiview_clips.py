@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames of several cameras belong together, and the answer to recordings that do not fit."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from cosmos1.data.multiview_clips import (
+    MultiviewClip,
+    check_timestamps,
+    pick_frames,
+    read_timestamps,
+    reference_times,
+)
+from cosmos1.errors import DataError
+
+MS = 1000  # microseconds
+
+
+def clip(window=None, **starts_and_rates):
+    """Cameras with 60 frames each: name = (start in ms, frames per second)."""
+    times = {
+        name: np.rint(start * MS + np.arange(60) * 1e6 / rate).astype(np.int64)
+        for name, (start, rate) in starts_and_rates.items()
+    }
+    return MultiviewClip("c", times, dict.fromkeys(times), contextlib.nullcontext, window=window)
+
+
+def picks(found, frames, fps, selection, which=0):
+    cameras = list(found.timestamps)
+    starts = reference_times(found, cameras, frames, fps, selection)
+    return pick_frames(found, cameras, int(starts[which]), frames, fps, selection), len(starts)
+
+
+def test_shifted_cameras_show_the_same_moments():
+    """The second camera began 100 ms (3 frames of 30 per second) earlier."""
+    found = clip(a=(500, 30), b=(400, 30))
+    for selection in ("nearest", "consecutive"):
+        chosen, _ = picks(found, 9, 30, selection)
+        assert chosen.indices[0].tolist() == list(range(9)) and chosen.start_us == 500 * MS
+        assert chosen.indices[1].tolist() == list(range(3, 12)) and chosen.frame_repeat.tolist() == [0, 0]
+
+
+def test_true_time_and_the_compatible_consecutive_frames_differ():
+    """24 frames per second of a recording of 30: every fifth frame is left out, or none and the label is wrong."""
+    found = clip(a=(0, 30))
+    assert picks(found, 9, 24, "nearest")[0].indices[0].tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 10]
+    assert picks(found, 9, 24, "consecutive")[0].indices[0].tolist() == list(range(9))
+    assert picks(found, 9, 15, "consecutive")[0].indices[0].tolist() == list(range(0, 18, 2))
+
+
+def test_between_frames_the_nearest_or_the_next():
+    found = clip(a=(0, 10), b=(-30, 10))
+    assert picks(found, 3, 10, "nearest")[0].indices[1].tolist() == [0, 1, 2]
+    assert picks(found, 3, 10, "consecutive")[0].indices[1].tolist() == [1, 2, 3]
+
+
+def test_repeated_frames_are_counted_per_view():
+    found = clip(a=(0, 30), b=(0, 10))
+    chosen, _ = picks(found, 9, 30, "nearest")
+    # 0, 33, 67, 100 ms ... of a camera at 10 per second: 0, 0, 1, 1, 1, 2, 2, 2, 3.
+    assert chosen.indices[1].tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert chosen.frame_repeat.tolist() == [0, 5] and chosen.frame_repeat.dtype == np.float32
+
+
+@pytest.mark.parametrize("selection", ["nearest", "consecutive"])
+def test_starts_leave_room_for_a_chunk(selection):
+    found = clip(a=(0, 30))
+    chosen, count = picks(found, 57, 30, selection, which=-1)
+    assert count == 4 and chosen.indices[0].tolist() == list(range(3, 60))
+    # The frames that captions describe bound it too: frames 10 to 29.
+    chosen, count = picks(clip(window=(10, 29), a=(0, 30)), 17, 30, selection, which=-1)
+    assert count == 4 and chosen.indices[0].tolist() == list(range(13, 30))
+
+
+def test_recordings_that_do_not_fit():
+    with pytest.raises(DataError, match="clip c: the cameras share no time .a 0.000 to 1.967 s; b 5.000 to 6.967 s"):
+        picks(clip(a=(0, 30), b=(5000, 30)), 9, 30, "nearest")
+    with pytest.raises(DataError, match="clip c: the cameras share 30 frames of a, too few for a chunk of 57 frames"):
+        picks(clip(a=(0, 30), b=(1000, 30)), 57, 30, "nearest")
+
+
+def test_timestamps():
+    assert (
+        read_timestamps(b"[1, 2]", "x").tolist()
+        == read_timestamps(b'[{"timestamp": 1}, {"timestamp": 2}]', "x").tolist()
+    )
+    assert check_timestamps("c", "a", None, 3, 20.0).tolist() == [0, 50_000, 100_000]
+    with pytest.raises(DataError, match="x: a list of time stamps in microseconds"):
+        read_timestamps(b'{"a": 1}', "x")
+    with pytest.raises(DataError, match="clip c: a has 2 time stamps but 3 frames"):
+        check_timestamps("c", "a", np.array([0, 1]), 3, 20.0)
+    with pytest.raises(DataError, match="clip c: time stamps of a do not increase at frame 2"):
+        check_timestamps("c", "a", np.array([0, 5, 5]), 3, 20.0)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Driving recordings as tars: captions as T5 rows, ego motion of a sensor, and what is refused."""
+
+import io
+import json
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+
+from cosmos1.data.multiview_tars import TarClips
+from cosmos1.data.trajectories import drive, trajectory_of_track
+from cosmos1.data.video import write_video
+from cosmos1.errors import DataError
+
+CAMERAS = ["front", "left"]
+SENSOR = {"name": "lidar", "nominalSensor2Rig_FLU": {"t": [1.0, 0.5, 2.0], "roll-pitch-yaw": [0.0, 0.0, 90.0]}}
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def egomotion(seconds=25, sensor=False):
+    """An npz of pickled object arrays: the car drives an arc; with `sensor` the poses are those of the lidar."""
+    times = np.arange(seconds * 20) / 20
+    poses = drive(times, 8.0, 0.02, 0.0)
+    if sensor:
+        mount = np.eye(4)
+        mount[:3, :3], mount[:3, 3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]], SENSOR["nominalSensor2Rig_FLU"]["t"]
+        poses = poses @ mount
+    yaw = np.unwrap(np.arctan2(poses[:, 1, 0], poses[:, 0, 0])) / 2
+    rows = [
+        [int(time * 1e6), *pose[:3, 3], np.cos(half), 0.0, 0.0, np.sin(half), "lidar" if sensor else "rig"]
+        for time, pose, half in zip(times, poses, yaw)
+    ]
+    keys = ["timestamp", "x", "y", "z", "qw", "qx", "qy", "qz", "coordinate_frame"]
+    buffer = io.BytesIO()
+    np.savez(buffer, labels_keys=np.array(keys, object), labels_data=np.array(rows, object))
+    return buffer.getvalue()
+
+
+def members(tmp_path, **changes):
+    write_video(tmp_path / "v.mp4", np.zeros((5, 16, 16, 3), np.uint8), 30)
+    stamps = json.dumps([{"timestamp": 33_333 * number} for number in range(5)]).encode()
+    found = {f"c.{camera}.mp4": (tmp_path / "v.mp4").read_bytes() for camera in CAMERAS}
+    found |= {f"c.{camera}.json": stamps for camera in CAMERAS}
+    found |= {"c.egomotion.npz": egomotion(), "c.rig.json": json.dumps({"rig": {"sensors": [SENSOR]}}).encode()}
+    return {name: content for name, content in {**found, **changes}.items() if content is not None}
+
+
+def write_captions(folder, rows):
+    part = folder / "chunk-00" / "part_000000"
+    part.mkdir(parents=True)
+    write_tar(part / "000001.tar", {"c.front.bin": pickle.dumps([rows])})
+    (part / "000001.json").write_text(json.dumps({"c": {"0": ["c", ["A road."], [1], [4]]}}))
+    mapping = {
+        "c.front": "/elsewhere/qwen_t5_tars/chunk-00/part_000000/000001.tar",
+        "c.left": "/elsewhere/qwen_t5_tars/chunk-00/chunk-00/part_000000/000002.tar",
+    }
+    (folder / "chunk-00" / "mapping.json").write_text(json.dumps(mapping))
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    def build(rows=None, **changes):
+        folder = tmp_path / "clips"
+        folder.mkdir()
+        write_tar(folder / "c.tar", members(tmp_path, **changes))
+        write_captions(tmp_path / "captions", np.full((3, 1024), 0.5, np.float16) if rows is None else rows)
+        return TarClips(folder, tmp_path / "captions")
+
+    return build
+
+
+def test_a_clip_with_captions_of_one_view(recordings):
+    clips = recordings()
+    clip = clips.read("c", CAMERAS)
+    assert clips.names() == ["c"] and clip.timestamps["left"].tolist() == [0, 33_333, 66_666, 99_999, 133_332]
+    # The entry of the left camera points nowhere, as one does in the published sample.
+    assert clip.captions["front"].shape == (3, 1024) and clip.captions["left"] is None and clip.window == (1, 4)
+    with clip.open_videos() as videos:
+        paths = list(videos.values())
+        assert all(path.stat().st_size for path in paths)
+    assert not any(path.exists() for path in paths)
+
+
+def test_ego_motion_of_a_sensor_becomes_that_of_the_rig(recordings, tmp_path):
+    of_sensor = recordings(**{"c.egomotion.npz": egomotion(sensor=True)}).read("c", CAMERAS).track
+    write_tar(tmp_path / "clips" / "c.tar", members(tmp_path))
+    of_rig = TarClips(tmp_path / "clips", tmp_path / "captions").read("c", CAMERAS).track
+    assert of_sensor.positions == pytest.approx(of_rig.positions, abs=1e-9)
+    both = [trajectory_of_track(track, 3_000_000, "x") for track in (of_sensor, of_rig)]
+    assert both[0] == pytest.approx(both[1], abs=1e-6) and both[0][-3] > 4
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"c.left.mp4": None}, r"clip c: .*no video or time stamps of left; present: \['front'\]"),
+        ({"c.left.json": b"[2, 1]"}, "clip c: time stamps of left do not increase"),
+        ({"c.egomotion.npz": egomotion(seconds=10)}, "egomotion.npz: 9.9 s of ego motion, at least 20 s"),
+        ({"c.egomotion.npz": b"x"}, "egomotion.npz: needs labels_keys and labels_data"),
+        (
+            {"c.egomotion.npz": egomotion(sensor=True), "c.rig.json": b'{"rig": {"sensors": []}}'},
+            "poses are of .'lidar'.",
+        ),
+    ],
+)
+def test_damaged_clips(recordings, changes, words):
+    with pytest.raises(DataError, match=words):
+        recordings(**changes).read("c", CAMERAS)
+
+
+def test_caption_pickles_cannot_run_code(recordings):
+    with pytest.raises(DataError, match="000001.tar: c.front.bin: holds a builtins.print"):
+        recordings(rows=Evil()).read("c", CAMERAS)
+
+
+def test_folders_without_tars(tmp_path):
+    with pytest.raises(DataError, match="no <clip>.tar in it"):
+        TarClips(tmp_path, tmp_path)
+    write_tar(tmp_path / "c.tar", {})
+    with pytest.raises(DataError, match="no mapping.json in it"):
+        TarClips(tmp_path, tmp_path)

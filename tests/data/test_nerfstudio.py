@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes as folders and zips, and the answer to each defect."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cosmos1.data.cameras import opencv_from_opengl
+from cosmos1.data.nerfstudio import find_scenes, read_scene
+from cosmos1.errors import DataError
+from tests.data.posed import png, scene_files, transforms, write_zip
+
+
+def poses(count):
+    found = np.tile(np.eye(4), (count, 1, 1))
+    found[:, 0, 3] = np.arange(count)
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "abc123/"])
+def test_a_zip_at_either_depth(tmp_path, prefix):
+    scene = read_scene(write_zip(tmp_path / "abc123.zip", scene_files(3, prefix, poses=poses(3))))
+    assert scene.name == "abc123" and (scene.height, scene.width) == (20, 32)
+    assert scene.cameras.poses == pytest.approx(opencv_from_opengl(poses(3)))
+    assert scene.cameras.intrinsics[1].tolist() == [25, 25, 16, 10]
+    assert scene.read_frames(1, 2)[:, 0, 0, 0].tolist() == [2, 3]
+
+
+def test_poses_follow_file_path_not_place(tmp_path):
+    """Entries in any order, names that sort wrongly as text, and a folder instead of a zip."""
+    order = [2, 11, 1]
+    names = [f"images/frame_{number}.png" for number in order]
+    (tmp_path / "images").mkdir()
+    for number in order:
+        (tmp_path / f"images/frame_{number}.png").write_bytes(png(value=number))
+    content = transforms(3, poses=poses(12)[order], names=names)
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    scene = read_scene(tmp_path)
+    assert scene.read_frames(0, 3)[:, 0, 0, 0].tolist() == [1, 2, 11]
+    assert scene.cameras.poses[:, 0, 3].tolist() == [1, 2, 11]
+
+
+def test_smaller_pictures_of_the_same_scene_and_alpha_over_white(tmp_path):
+    files = scene_files(2)
+    files = {name.replace("images/", "images_4/"): content for name, content in files.items()}
+    files["images_4/frame_00001.png"] = png(10, 16, value=0, mode="RGBA")
+    files["images_4/frame_00002.png"] = png(10, 16, value=40)
+    scene = read_scene(write_zip(tmp_path / "a.zip", files))
+    assert (scene.height, scene.width, scene.cameras.height) == (10, 16, 20)
+    assert scene.read_frames(0, 2)[:, 0, 0, 0].tolist() == [255, 40]
+
+
+def test_scenes_are_found_at_any_depth_in_name_order(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    write_zip(tmp_path / "b" / "z.zip", scene_files(1))
+    (tmp_path / "b" / "c" / "transforms.json").write_text("{}")
+    assert [path.name for path in find_scenes(tmp_path)] == ["c", "z.zip"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no .*zip and no transforms.json"):
+        find_scenes(tmp_path / "empty")
+
+
+def without(files, name):
+    return {key: value for key, value in files.items() if key != name}
+
+
+FIRST = "images/frame_00001.png"
+DEFECTS = [
+    ({**scene_files(2), "../evil.png": b""}, r"member '../evil.png' points outside"),
+    (without(scene_files(2), "transforms.json"), "holds no transforms.json"),
+    ({"transforms.json": transforms(2)}, "has no pictures in images/"),
+    ({"transforms.json": b"[1, 2", FIRST: png()}, 'not a JSON object with a list "frames"'),
+    (
+        scene_files(2) | {"images/frame_00003.png": png()},
+        "3 images but 2 poses; 1 images have no entry.*frame_00003.png",
+    ),
+    (without(scene_files(3), FIRST), "2 images but 3 poses.*1 entries have no file .first: images/frame_00001.png"),
+    (scene_files(2, w=None, h=None), "has no w, h. Add the size"),
+    (scene_files(2, fl_y=None), "has no fl_y"),
+    (scene_files(2, w=64), "w, h = 64, 20, but the pictures are 32 wide and 20 high"),
+    (scene_files(2, fl_x=0.78), "fl_x = 0.78 for pictures 32 wide.*in pixels of w x h, not divided"),
+    (scene_files(2, camera_model="OPENCV_FISHEYE"), "camera_model OPENCV_FISHEYE.*Undistort"),
+    (scene_files(2, poses=[np.eye(3), np.eye(3)]), r"transform_matrix of images/frame_00001.png has shape \(3, 3\)"),
+    (scene_files(2, poses=[np.eye(4), np.full((4, 4), np.inf)]), "pose of frame 1 is not finite"),
+    (scene_files(2, poses=[np.eye(4), np.diag([2.0, 1, 1, 1])]), "pose of frame 1 is not a rotation"),
+    (scene_files(2) | {FIRST: b"no picture"}, "frame_00001.png: cannot be read as a picture"),
+    (scene_files(2, names=[FIRST, FIRST]), "2 images but 2 poses; some poses name the same file_path"),
+]
+
+
+@pytest.mark.parametrize("files, words", DEFECTS, ids=[words[:24] for _, words in DEFECTS])
+def test_defects_are_named(tmp_path, files, words):
+    with pytest.raises(DataError, match=words):
+        read_scene(write_zip(tmp_path / "scene.zip", files))
+
+
+def test_unreadable_zip(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK no zip")
+    with pytest.raises(DataError, match="a.zip: cannot be read as a zip file"):
+        read_scene(tmp_path / "a.zip")
+
+
+def test_unposed_pictures_can_be_dropped(tmp_path):
+    files = without(scene_files(4, poses=poses(4)), FIRST) | {"images/frame_00009.png": png(value=9)}
+    scene = read_scene(write_zip(tmp_path / "a.zip", files), allow_unposed=True)
+    assert scene.cameras.poses[:, 0, 3].tolist() == [1, 2, 3]
+    assert scene.read_frames(0, 3)[:, 0, 0, 0].tolist() == [2, 3, 4]
+
+
+def test_pictures_of_another_size_and_large_distortion(tmp_path):
+    files = scene_files(2, k1=0.3) | {"images/frame_00002.png": png(40, 64)}
+    scene = read_scene(write_zip(tmp_path / "a.zip", files))
+    assert "k1 = 0.3 is a large distortion" in scene.warnings[0]
+    with pytest.raises(DataError, match="frame_00002.png is 40 x 64, the first picture of the scene is 20 x 32"):
+        scene.read_frames(0, 2)

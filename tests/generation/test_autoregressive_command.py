@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command that generates with an autoregressive network: from options to a video and its record."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cosmos1.data.video import read_video, write_video
+from cosmos1.generation import autoregressive_command as command
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the command with the tiny untrained network on clips of 17 frames; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+    row = (128 + 90 * np.sin(np.arange(WIDTH) * 2 * np.pi / WIDTH)).astype(np.uint8)
+    frames = np.stack([np.broadcast_to(np.roll(row, t)[None, :, None], (HEIGHT, WIDTH, 3)) for t in range(12)])
+    write_video(tmp_path / "start.mp4", frames, 25)
+
+    def run(*options, status: int = 0) -> str:
+        size = ["--num_context_frames", "17", "--height", str(HEIGHT), "--width", str(WIDTH)]
+        monkeypatch.setattr("sys.argv", ["autoregressive.py", *size, *options])
+        if status:
+            with pytest.raises(SystemExit) as stopped:
+                command.run(command.parser(""))
+            assert stopped.value.code == status
+            return capsys.readouterr().err
+        command.run(command.parser(""))
+        return capsys.readouterr().out
+
+    return run
+
+
+BASE, V2W = ("--model", "tiny"), ("--model", "tiny_video2world")
+START = ("--input_image_or_video_path", "start.mp4")
+
+
+def test_a_video_is_continued(run, tmp_path):
+    said = run(*BASE, *START, "--video_save_path", "out/video.mp4", "--seed", "3")
+    assert "3 x 4 x 6 = 72 video tokens" in said and "tokens per second" in said
+    video = read_video(tmp_path / "out/video.mp4")
+    assert video.shape == (17, HEIGHT, WIDTH, 3)
+    record = json.loads((tmp_path / "out/video.json").read_text())
+    assert record["seed"] == 3 and record["top_p_used"] == 0.8 and record["tokens_per_s"] > 0
+    run(*BASE, *START, "--video_save_path", "again.mp4", "--seed", "3")
+    assert np.array_equal(read_video(tmp_path / "again.mp4"), video)
+    # The given frames come back as the tokenizer shows them.
+    given = read_video(tmp_path / "start.mp4")[-9:].astype(float)
+    assert np.abs(video[:9] - given).mean() < 15
+    assert np.abs(video[9:] - given[-8:]).mean() > 30
+
+
+def test_video2world_follows_a_batch_of_prompts(run, tmp_path):
+    lines = [{"prompt": prompt, "visual_input": "start.mp4"} for prompt in ("A bar.", "A ball rolls.")]
+    (tmp_path / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run(
+        *V2W,
+        "--batch_input_path",
+        "batch.jsonl",
+        "--video_save_path",
+        "videos",
+        "--num_input_frames",
+        "1",
+        "--top_k",
+        "9",
+    )
+    assert len(read_video(tmp_path / "videos/1.mp4")) == 17
+    assert json.loads((tmp_path / "videos/1.json").read_text())["prompt"] == "A ball rolls."
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((*BASE,), "--input_image_or_video_path or --batch_input_path"),
+        ((*START,), "give --checkpoint FOLDER, or --model"),
+        ((*V2W, *START), "needs --prompt"),
+        ((*BASE, *START, "--prompt", "A bar."), "reads no text"),
+        ((*BASE, *START, "--num_input_frames", "5"), "use 1 or 1 + a multiple of 8"),
+        ((*BASE, *START, "--top_p", "0.9", "--top_k", "3"), "exclude each other"),
+        ((*BASE, *START, "--height", "70"), "height 70"),
+        ((*BASE, *START, "--tp_size", "2"), "--nproc_per_node=2"),
+        ((*BASE, "--input_image_or_video_path", "none.mp4"), "none.mp4"),
+        ((*BASE, *START, "--tokenizer", "cosmos_dv", "--encoder_path", "nothing"), "nothing"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(run, options, message):
+    error = run(*options, status=2)
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+def test_an_image_is_one_frame(run, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.full((50, 60, 3), 128, np.uint8)).save(tmp_path / "grey.png")
+    run(*BASE, "--input_image_or_video_path", "grey.png", "--temperature", "0", "--video_save_path", "grey.mp4")
+    assert abs(read_video(tmp_path / "grey.mp4")[0].mean() - 128) < 12
+
+
+def test_a_diffusion_checkpoint_is_refused(run, tmp_path):
+    from cosmos1.checkpoint.folders import folder_name
+
+    context = tmp_path / "run/checkpoints" / folder_name(0, 1) / "context"
+    for folder in (context, context.parent / "weights"):
+        folder.mkdir(parents=True)
+    (context / "recipe.yaml").write_text("model: {config: {hidden_size: 8}, tokenizer: dct}")
+    torch.save({}, context.parent / "weights" / "common.pt")
+    (context / "checksums.json").write_text("{}")
+    assert "text2world.py" in run("--checkpoint", "run", *START, status=2)
