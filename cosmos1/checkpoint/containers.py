@@ -15,6 +15,7 @@ from cosmos1.errors import CheckpointError
 _SAFETENSORS_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 SAFETENSORS_NAMES = {dtype: name for name, dtype in _SAFETENSORS_DTYPES.items()}
 _WRAPPERS = ("model", "module", "state_dict", "net", "ema")
+_AUTOREGRESSIVE_PREFIX = "model."
 _STACKED = "module.decoder.layers."
 
 
@@ -22,7 +23,7 @@ _STACKED = "module.decoder.layers."
 
 
 def read_pt(path: Path, ema: int | None = None) -> dict[str, LazyTensor]:
-    """Tensors of a ``model.pt`` by official names without ``net.``; ``ema`` takes its EMA copy where it has one.
+    """Tensors of a ``model.pt`` by official names without ``net.`` or ``model.``; ``ema`` takes its EMA copy.
 
     Raises:
         CheckpointError: the file is cut off, is no plain mapping of tensors, or has no EMA copy.
@@ -57,12 +58,12 @@ def _unwrap(path: Path, content, ema: int | None) -> dict:
 
 
 def _choose_copy(named: dict, ema: int | None) -> dict:
-    """Drop the ``net.`` or ``net_ema.`` prefix of the wanted copy, the other copy, and what needs no loading."""
+    """Drop the prefix of the wanted copy (``net.`` or ``net_ema.``), the other copy, and what needs no loading."""
     prefixes = {prefix for prefix in ("net.", "net_ema.") if any(name.startswith(prefix) for name in named)}
     prefix = "net_ema." if "net_ema." in prefixes and (ema is not None or len(prefixes) == 1) else "net."
     other = (prefixes - {prefix}) or {"\0"}
     return {
-        name.removeprefix(prefix): value
+        name.removeprefix(prefix).removeprefix(_AUTOREGRESSIVE_PREFIX): value
         for name, value in named.items()
         if not is_ignored(name) and not name.startswith(tuple(other))
     }
@@ -85,22 +86,23 @@ def _pt_tensor(path: Path, tensor: torch.Tensor) -> LazyTensor:
 # ---- safetensors ----
 
 
-def read_safetensors(folder: Path) -> dict[str, LazyTensor]:
-    """Tensors of a folder of safetensors files, with or without an index.
+def read_safetensors(path: Path) -> dict[str, LazyTensor]:
+    """Tensors of a safetensors file, or of a folder of them with or without an index; official names as :func:`read_pt`.
 
     Raises:
         CheckpointError: a file of the index is missing, or a file is cut off or damaged.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    folder = path if path.is_dir() else path.parent
+    files = sorted(folder.glob("*.safetensors")) if path.is_dir() else [path]
     for index in sorted(folder.glob("*.safetensors.index.json"))[:1]:
         try:
             files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{index} is no index of safetensors files: {error!r}") from error
     tensors = {}
-    for path in files:
-        tensors |= _safetensors_file(path)
-    return tensors
+    for file in files:
+        tensors |= _safetensors_file(file)
+    return _choose_copy(tensors, None)
 
 
 def _safetensors_file(path: Path) -> dict[str, LazyTensor]:

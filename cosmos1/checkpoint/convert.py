@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert diffusion weights from any format that is read to any that is written, tensor by tensor and atomically."""
+"""Convert weights from any format that is read to any that is written, tensor by tensor and atomically."""
 
 import dataclasses
 import json
@@ -17,10 +17,12 @@ import torch
 import yaml
 
 from cosmos1.checkpoint import folders, layouts, networks, writers
+from cosmos1.checkpoint.families.diffusion import diffusers_config, set_rope_scale
 from cosmos1.checkpoint.folders import UNFINISHED
 from cosmos1.checkpoint.formats import Format, Weights, open_weights
 from cosmos1.checkpoint.lazy import LazyTensor
 from cosmos1.errors import CheckpointError
+from cosmos1.models.diffusion.config import DiTConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # The official trainer's files: trained weights rounded, EMA copies exact.
@@ -33,7 +35,11 @@ class ConvertOptions:
     ema: int | None = None
     """Convert this EMA copy instead of the trained weights."""
     rope_scale: tuple[float, float, float] | None = None
-    """Scale of the rotary positions over time, rows and columns, where source and sizes do not tell it."""
+    """Diffusion: scale of the rotary positions over time, rows and columns, where source and sizes do not tell it."""
+    latent_shape: tuple[int, int, int] | None = None
+    """Autoregressive: token grid (frames, rows, columns), where the size does not tell it."""
+    yarn_scale: float | None = None
+    """Autoregressive: scale of YaRN, where the size does not tell it."""
 
 
 def convert(source: Path, destination: Path, target: Format, options: ConvertOptions) -> list[Path]:
@@ -46,6 +52,8 @@ def convert(source: Path, destination: Path, target: Format, options: ConvertOpt
     for line in weights.describe():
         print(line, flush=True)
     _check_destination(destination)
+    if reason := networks.family_of(weights.config).refusal(weights.config, target):
+        raise CheckpointError(f"{source} holds a {networks.describe(weights.config)}, {reason}")
     if target == "pt" and weights.checkpoint is not None and options.ema is None and destination.suffix != ".pt":
         return export_pt_pair(weights, destination, options.dtype)
     tensors = _cast(weights.tensors, options.dtype)
@@ -59,8 +67,7 @@ def convert(source: Path, destination: Path, target: Format, options: ConvertOpt
 
 def _open(source: Path, options: ConvertOptions) -> Weights:
     weights = open_weights(source, options.ema)
-    if options.rope_scale is not None:
-        networks.set_rope_scale(weights.config, options.rope_scale)
+    _set_what_leaves_no_trace(weights, options)
     problems = networks.differences({name: t.shape for name, t in weights.tensors.items()}, weights.config)
     if problems:
         raise CheckpointError(
@@ -68,6 +75,18 @@ def _open(source: Path, options: ConvertOptions) -> Weights:
             f"(first: {'; '.join(problems[:3])}); see all with: python -m cosmos1.checkpoint inspect {source}"
         )
     return weights
+
+
+def _set_what_leaves_no_trace(weights: Weights, options: ConvertOptions) -> None:
+    names = ("rope_scale", "latent_shape", "yarn_scale")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    for name, value in given.items():
+        if name == "rope_scale" and isinstance(weights.config, DiTConfig):
+            set_rope_scale(weights.config, value)
+        elif hasattr(weights.config, name):
+            setattr(weights.config, name, list(value) if isinstance(value, tuple | list) else value)
+        else:
+            raise CheckpointError(f"{weights.path} holds a {networks.describe(weights.config)}; leave out --{name}")
 
 
 def export_pt_pair(weights: Weights, folder: Path, dtype: str = "keep") -> list[Path]:
@@ -99,8 +118,9 @@ def _cast(tensors: dict[str, LazyTensor], dtype: str) -> dict[str, LazyTensor]:
 
 
 def _write_pt(file: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
-    official = _layout("official", weights, tensors)
-    named = {n if n.startswith("logvar.") else f"net.{n}": tensor for n, tensor in official.items()}
+    family, official = networks.family_of(weights.config), layouts.from_native(tensors, "official")
+    # The uncertainty head of the diffusion loss lies beside the network.
+    named = {n if n.startswith("logvar.") else family.official_prefix + n: tensor for n, tensor in official.items()}
     _check_space(file, named)
     file.parent.mkdir(parents=True, exist_ok=True)
     with _published(file) as unfinished, _progress(file.name, named.values()) as report:
@@ -109,9 +129,7 @@ def _write_pt(file: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> P
 
 
 def _write_diffusers(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
-    if not weights.config.learnable_positions:
-        raise CheckpointError(f"{weights.path} has no learnable positions; its network has no class in diffusers")
-    named = _layout("diffusers", weights, tensors)
+    named = layouts.from_native(tensors, "diffusers")
     with _published(folder) as unfinished, _progress(folder.name, named.values()) as report:
         unfinished.mkdir(parents=True)
         writers.write_diffusers(unfinished, named, diffusers_config(weights.config), report)
@@ -120,7 +138,7 @@ def _write_diffusers(folder: Path, weights: Weights, tensors: dict[str, LazyTens
 
 def _write_nemo(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
     parts = []
-    for name, tensor in _layout("nemo", weights, tensors).items():
+    for name, tensor in layouts.from_native(tensors, "nemo").items():
         if match := re.match(r"module\.decoder\.layers\.(\d+)\.(.+)", name):
             stacked = f"module.decoder.layers.{match[2]}"
             parts.append(writers.Part(stacked, tensor, int(match[1]), weights.config.num_layers))
@@ -147,37 +165,12 @@ def _write_dist(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) 
     return checkpoint
 
 
-def _layout(layout: str, weights: Weights, tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-    return layouts.from_native(tensors, layout, weights.config.num_layers, weights.config.head_dim)
-
-
 def _recipe(weights: Weights) -> str:
     """The record of the network: the run's own, or for foreign weights that of an official network."""
     if weights.checkpoint is not None and (recorded := weights.checkpoint.context / "recipe.yaml").exists():
         return recorded.read_text()
-    from cosmos1.models.diffusion.model import DiffusionModel
-
-    return yaml.safe_dump({"model": dataclasses.asdict(DiffusionModel(config=weights.config))}, sort_keys=False)
-
-
-def diffusers_config(config) -> dict:
-    """``config.json`` of diffusers' CosmosTransformer3DModel; the padding mask is a channel it adds itself."""
-    return {
-        "_class_name": "CosmosTransformer3DModel",
-        "in_channels": config.latent_channels + int(config.condition_mask),
-        "out_channels": config.latent_channels,
-        "num_attention_heads": config.num_attention_heads,
-        "attention_head_dim": config.head_dim,
-        "num_layers": config.num_layers,
-        "mlp_ratio": float(config.mlp_ratio),
-        "text_embed_dim": config.text_embedding_dim,
-        "adaln_lora_dim": config.adaln_lora_dim,
-        "max_size": [config.max_frames, config.max_height, config.max_width],
-        "patch_size": [1, config.patch_spatial, config.patch_spatial],
-        "rope_scale": list(networks.rope_scale(config)),
-        "concat_padding_mask": True,
-        "extra_pos_embed_type": "learnable",
-    }
+    task = networks.family_of(weights.config).build_task(weights.config)
+    return yaml.safe_dump({"model": dataclasses.asdict(task)}, sort_keys=False)
 
 
 # ---- destination and progress ----

@@ -17,7 +17,8 @@ class ExportPt:
     every_n_steps: int = 1000
     """Export the checkpoints whose step is a multiple of this; checkpoints are made every log.ckpt.every_n_train_steps."""
     folder: Optional[str] = None
-    """Where to write; ``exports`` in the run folder if not given."""
+    """Where to write; ``exports`` in the run folder if not given. Environment variables (``${OUTPUT_ROOT}/exports``) are
+    filled in when the run starts to write; ``OUTPUT_ROOT`` is ``checkpoints`` where it is not set."""
 
     def __post_init__(self):
         self._exported = -1
@@ -46,13 +47,18 @@ class ExportPt:
             self._exported = checkpoint.step
 
     def _write(self, run, checkpoint) -> None:
+        import os
         from pathlib import Path
+        from string import Template
 
         from cosmos1.checkpoint.convert import export_pt_pair
         from cosmos1.checkpoint.formats import open_weights
         from cosmos1.errors import CheckpointError
 
-        folder = Path(self.folder).expanduser() if self.folder else run.folder / "exports"
+        folder = run.folder / "exports"
+        if self.folder:
+            filled_in = Template(self.folder).safe_substitute({"OUTPUT_ROOT": "checkpoints"} | os.environ)
+            folder = Path(filled_in).expanduser()
         try:
             for path in export_pt_pair(open_weights(checkpoint.path), folder):
                 run.metrics.message(f"exported {path}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from cosmos1.errors import CheckpointError
 
 UNFINISHED = ".unfinished"
+DAMAGED = ".damaged"
 _NAME = re.compile(r"^epoch=(\d+)-step=(\d+)$")
 
 
@@ -73,6 +74,14 @@ def remove_unfinished(folder: Path) -> list[Path]:
     return leftovers
 
 
+def set_aside(checkpoint: Checkpoint) -> Path:
+    """Rename a checkpoint so that no run takes it or counts it as one that is kept; returns the new path."""
+    renamed = checkpoint.path.with_name(checkpoint.path.name + DAMAGED)
+    if renamed.exists():
+        shutil.rmtree(renamed)
+    return checkpoint.path.rename(renamed)
+
+
 def prune(folder: Path, keep_last_k: int, keep_every_n_steps: int | None) -> None:
     """Delete old checkpoints, renaming each first so that a killed deletion never leaves half a checkpoint."""
     if keep_last_k < 0:
@@ -108,6 +117,10 @@ def verify(checkpoint: Checkpoint, rank: int, world_size: int, without_prefix: s
         path = checkpoint.weights / name
         if not path.exists():
             return f"{path} is missing"
-        if crc32(path) != checksum:
+        try:
+            found = crc32(path)
+        except OSError as error:
+            return f"{path} cannot be read: {error}"
+        if found != checksum:
             return f"{path} is damaged: its content does not match the checksum written with it"
     return None

@@ -11,12 +11,16 @@ import yaml
 
 from cosmos1.checkpoint import folders, layouts, networks
 from cosmos1.checkpoint.containers import read_arrays, read_pt, read_safetensors
+from cosmos1.checkpoint.families.diffusion import set_rope_scale
 from cosmos1.checkpoint.folders import Checkpoint
 from cosmos1.checkpoint.lazy import LazyTensor
+from cosmos1.checkpoint.split_files import find_split, read_split
 from cosmos1.errors import CheckpointError
+from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.models.diffusion.config import DiTConfig
 
 Format = Literal["dist", "pt", "diffusers", "nemo"]
+Container = Literal["dist", "pt", "split", "safetensors", "arrays"]
 _NOT_WEIGHTS = ("optimizer.", "ema.")
 
 
@@ -27,7 +31,7 @@ class Weights:
     path: Path
     format: Format
     tensors: dict[str, LazyTensor]
-    config: DiTConfig
+    config: DiTConfig | GPTConfig
     notes: list[str] = field(default_factory=list)
     """What the reader decided or assumed, for the log."""
     checkpoint: Checkpoint | None = None
@@ -51,14 +55,15 @@ class Weights:
 
 _TITLES = {
     "dist": "checkpoint of this suite (torch_dist)",
-    "pt": "official model.pt",
+    "pt": "official weights (model.pt)",
     "diffusers": "diffusers transformer (safetensors)",
     "nemo": "NeMo distributed checkpoint",
 }
+_FORMAT_OF_LAYOUT = {"official": "pt", "diffusers": "diffusers", "nemo": "nemo", "native": "dist"}
 
 
 def open_weights(path: Path | str, ema: int | None = None) -> Weights:
-    """Open a ``model.pt``, a diffusers folder, a NeMo distributed checkpoint, or a checkpoint of this suite.
+    """Open a ``model.pt``, safetensors, a NeMo distributed checkpoint, or a checkpoint of this suite.
 
     Args:
         path: a file or folder. A folder is searched where each format keeps its weights: ``model.pt``, ``transformer``,
@@ -68,31 +73,40 @@ def open_weights(path: Path | str, ema: int | None = None) -> Weights:
     Raises:
         CheckpointError: nothing that is known lies there; a key is unknown or missing; a file is damaged.
     """
-    format, place = _find(Path(path).expanduser())
-    return {"pt": _open_pt, "diffusers": _open_diffusers, "nemo": _open_nemo, "dist": _open_own}[format](place, ema)
+    container, place = _find(Path(path).expanduser())
+    if container == "dist":
+        return _open_own(place, ema)
+    if container == "pt":
+        return _foreign(place, read_pt(place, ema))
+    if ema is not None:
+        raise CheckpointError(f"{path} has no EMA copies; leave out the choice of one (ema)")
+    open_container = {"split": _open_split, "safetensors": _open_safetensors, "arrays": _open_nemo}[container]
+    return open_container(place)
 
 
-def detect(path: Path) -> Format:
-    """The format of what lies at ``path``; "dist" where it looks like nothing else."""
+def detect(path: Path) -> Container:
+    """What lies at ``path``; "dist", a checkpoint of this suite, where it looks like nothing else."""
     return _find(path)[0]
 
 
-def _find(path: Path) -> tuple[Format, Path]:
-    """The format, and the file or folder that holds the weights."""
+def _find(path: Path) -> tuple[Container, Path]:
+    """The kind of container, and the file or folder that holds the weights."""
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist; give a model.pt, a diffusers folder, a NeMo checkpoint, a checkpoint or run folder of "
             "this suite, or a Hugging Face id such as nvidia/Cosmos-1.0-Diffusion-7B-Text2World"
         )
     if path.is_file():
-        return ("diffusers" if path.suffix == ".safetensors" else "pt"), path
+        return ("safetensors" if path.suffix == ".safetensors" else "split" if find_split(path) else "pt"), path
     for folder in (path, path / "transformer"):
         if any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json")):
-            return "diffusers", folder
+            return "safetensors", folder
     for folder in (path, path / "weights", path / "nemo", path / "nemo/weights"):
         if any(folder.glob("*/.zarray")) or ((folder / ".metadata").exists() and not _is_ours(folder)):
             # The official file is the smaller and surer one where a release has both.
-            return ("pt", path / "model.pt") if (path / "model.pt").exists() else ("nemo", folder)
+            return ("pt", path / "model.pt") if (path / "model.pt").exists() else ("arrays", folder)
+    if find_split(path):
+        return "split", path
     files = sorted(path.glob("*.pt"))
     if (path / "model.pt").exists() or len(files) == 1:
         return "pt", path / "model.pt" if (path / "model.pt").exists() else files[0]
@@ -103,14 +117,18 @@ def _is_ours(weights: Path) -> bool:
     return (weights.parent / "context" / "checksums.json").exists()
 
 
-def _open_pt(path: Path, ema: int | None) -> Weights:
-    return _foreign(path, "pt", read_pt(path, ema))
+def _open_split(path: Path) -> Weights:
+    files = find_split(path)
+    weights = _foreign(path, read_split(files))
+    weights.notes.append(f"put together from {len(files)} tensor-parallel files, {files[0].name} and so on")
+    return weights
 
 
-def _open_diffusers(path: Path, ema: int | None) -> Weights:
-    _refuse_ema(path, ema)
+def _open_safetensors(path: Path) -> Weights:
     folder = path if path.is_dir() else path.parent
-    weights = _foreign(path, "diffusers", read_safetensors(folder))
+    weights = _foreign(path, read_safetensors(path))
+    if weights.format != "diffusers":
+        return weights
     config_file = folder / "config.json"
     if not config_file.exists():
         weights.notes.append(f"{config_file} is missing; sizes come from the weights")
@@ -120,38 +138,45 @@ def _open_diffusers(path: Path, ema: int | None) -> Weights:
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{config_file} cannot be read: {error}") from error
     if ratios is not None:
-        networks.set_rope_scale(weights.config, ratios)
+        set_rope_scale(weights.config, ratios)
     return weights
 
 
-def _open_nemo(path: Path, ema: int | None) -> Weights:
-    _refuse_ema(path, ema)
+def _open_nemo(path: Path) -> Weights:
     tensors = {name: t for name, t in read_arrays(path).items() if not name.startswith("optimizer.")}
-    worst = 0.0
+    worst = _check_modulation(path, tensors)
+    weights = _foreign(path, tensors)
+    if worst is not None:
+        weights.notes.append(f"modulation: at most {worst:.1e} of the norm lies outside the diagonal blocks")
+    return weights
+
+
+def _check_modulation(path: Path, tensors: dict[str, LazyTensor]) -> float | None:
+    """Largest off-diagonal share of NeMo's modulation matrices, which only diffusion networks have."""
+    worst = None
     for name, tensor in tensors.items():
         if name.endswith("adaLN_modulation.2.weight") and ".layers." in name:
             share = layouts.off_diagonal_share(tensor.load())
-            worst = max(worst, share)
+            worst = max(worst or 0.0, share)
             if share > layouts.OFF_DIAGONAL_TOLERANCE:
                 raise CheckpointError(
                     f"{path}: {name} has {share:.2e} of its norm outside the three diagonal blocks (at most "
                     f"{layouts.OFF_DIAGONAL_TOLERANCE:g} can be dropped): fine-tuning made the modulation dense, which the "
                     "official network cannot hold; use the checkpoint from before, or one trained with this suite"
                 )
-    weights = _foreign(path, "nemo", tensors)
-    weights.notes.append(f"modulation: at most {worst:.1e} of the norm lies outside the diagonal blocks")
-    return weights
+    return worst
 
 
-def _foreign(path: Path, format: Format, stored: dict[str, LazyTensor]) -> Weights:
-    layout = layouts.identify(stored)
+def _foreign(path: Path, stored: dict[str, LazyTensor]) -> Weights:
     try:
-        num_layers, head_dim = layouts.count_layers(stored, layout), layouts.head_width(stored, layout)
-        tensors = layouts.to_native(stored, layout, num_layers, head_dim)
-        config = networks.infer_config(tensors)
+        family, layout = layouts.identify(stored)
+        tensors = layouts.to_native(stored)
+        weights = Weights(path, _FORMAT_OF_LAYOUT[layout], tensors, networks.infer_config(tensors))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Weights(path, format, tensors, config)
+    if inert := sorted(family.inert_names(stored, layout)):
+        weights.notes.append(f"left out, since they have no effect in the network that they are of: {', '.join(inert)}")
+    return weights
 
 
 def _open_own(path: Path, ema: int | None) -> Weights:
@@ -165,13 +190,8 @@ def _open_own(path: Path, ema: int | None) -> Weights:
     notes = []
     try:
         recorded = yaml.safe_load((checkpoint.context / "recipe.yaml").read_text())["model"]["config"]
-        config = DiTConfig(**{name: value for name, value in recorded.items() if name != "_target_"})
+        config = networks.recorded_config(tensors, recorded)
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         notes = [f"{checkpoint.context / 'recipe.yaml'} does not name the network ({error}); sizes are inferred"]
         config = networks.infer_config(tensors)
     return Weights(checkpoint.path, "dist", tensors, config, notes, checkpoint, len(copies))
-
-
-def _refuse_ema(path: Path, ema: int | None) -> None:
-    if ema is not None:
-        raise CheckpointError(f"{path} has no EMA copies; leave out the choice of one (ema)")

@@ -29,6 +29,8 @@ class Placement:
     global_offset: tuple[int, ...]
     stored_here: bool
     """Of several ranks that hold the same part, one stores it."""
+    num_stacked: int = 1
+    """Matrices one above the other in the tensor, each split over the tensor-parallel ranks by itself."""
 
 
 def placements(networks: list[torch.nn.Module], name_of) -> dict[str, Placement]:
@@ -49,6 +51,7 @@ def placements(networks: list[torch.nn.Module], name_of) -> dict[str, Placement]
                 global_shape=tuple(n * tp_size if a == axis else n for a, n in enumerate(tensor.shape)),
                 global_offset=tuple(n * tp_rank if a == axis else 0 for a, n in enumerate(tensor.shape)),
                 stored_here=(split or tp_rank == 0) and not getattr(tensor, "shared", False),
+                num_stacked=getattr(tensor, "partition_stride", 1) if axis == 0 and tp_size > 1 else 1,
             )
     return result
 
@@ -76,17 +79,37 @@ def rectangles(shape: tuple[int, ...], start: int, stop: int) -> list[tuple[slic
     return result
 
 
-def _sharded(placement: Placement, key: str, data: torch.Tensor, offset: tuple[int, ...], main: bool) -> ShardedTensor:
-    return ShardedTensor(
-        key=key,
-        data=data,
-        dtype=data.dtype,
-        local_shape=tuple(data.shape),
-        global_shape=placement.global_shape,
-        global_offset=tuple(a + b for a, b in zip(placement.global_offset, offset)),
-        axis_fragmentations=None,  # shards need not be of equal size
-        replica_id=0 if main else 1,
-    )
+def _sharded(
+    placement: Placement, key: str, data: torch.Tensor, offset: tuple[int, ...], main: bool
+) -> list[ShardedTensor]:
+    """``data``, which lies at ``offset`` of this rank's part of the whole tensor."""
+    return [
+        ShardedTensor(
+            key=key,
+            data=piece,
+            dtype=piece.dtype,
+            local_shape=tuple(piece.shape),
+            global_shape=placement.global_shape,
+            global_offset=place,
+            axis_fragmentations=None,  # shards need not be of equal size
+            replica_id=0 if main else 1,
+        )
+        for piece, place in _pieces(placement, data, offset)
+    ]
+
+
+def _pieces(placement: Placement, data: torch.Tensor, offset: tuple[int, ...]):
+    """``(rows of data, their offset in the whole tensor)`` for each of the stacked matrices that ``data`` is of."""
+    if placement.num_stacked == 1:
+        yield data, tuple(a + b for a, b in zip(placement.global_offset, offset))
+        return
+    here, whole = (shape[0] // placement.num_stacked for shape in (placement.local_shape, placement.global_shape))
+    split_offset = placement.global_offset[0] // placement.num_stacked
+    for matrix in range(placement.num_stacked):
+        first, last = (min(max(row, matrix * here), (matrix + 1) * here) for row in (offset[0], offset[0] + len(data)))
+        if first < last:
+            row = matrix * whole + split_offset + first - matrix * here
+            yield data[first - offset[0] : last - offset[0]], (row, *offset[1:])
 
 
 def replicated_tensor(placement: Placement, key: str, tensor: torch.Tensor) -> list[ShardedTensor]:
@@ -95,7 +118,7 @@ def replicated_tensor(placement: Placement, key: str, tensor: torch.Tensor) -> l
         return _fsdp_shard(placement, key, tensor, tensor)
     replica = parallel_state.get_data_parallel_rank(with_context_parallel=True)
     main = placement.stored_here and replica == 0
-    return [_sharded(placement, key, tensor.detach(), (0,) * tensor.dim(), main)]
+    return _sharded(placement, key, tensor.detach(), (0,) * tensor.dim(), main)
 
 
 def optimizer_tensor(placement: Placement, key: str, master: MasterWeight, tensor: torch.Tensor) -> list[ShardedTensor]:
@@ -105,8 +128,9 @@ def optimizer_tensor(placement: Placement, key: str, master: MasterWeight, tenso
     flat = local_tensor(tensor)
     pieces = rectangles(placement.local_shape, master.start, master.start + flat.numel())
     return [
-        _sharded(placement, key, flat[part].view(shape), offset, placement.stored_here)
+        shard
         for part, shape, offset in pieces
+        for shard in _sharded(placement, key, flat[part].view(shape), offset, placement.stored_here)
     ]
 
 
@@ -116,4 +140,4 @@ def _fsdp_shard(placement: Placement, key: str, layout: DTensor, tensor: torch.T
     if local.numel() == 0:
         return []
     assert tuple(local.shape) == tuple(shape), (placement.name, local.shape, shape)
-    return [_sharded(placement, key, local, tuple(offset), placement.stored_here)]
+    return _sharded(placement, key, local, tuple(offset), placement.stored_here)

@@ -20,7 +20,7 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 
 from cosmos1.checkpoint import folders
 from cosmos1.checkpoint.folders import UNFINISHED, Checkpoint
-from cosmos1.errors import CheckpointError
+from cosmos1.errors import CheckpointError, DamagedCheckpoint
 from cosmos1.parallel.megatron import write_results_in_process
 
 for _name in ("megatron.core.dist_checkpointing", "torch.distributed.checkpoint"):
@@ -28,6 +28,7 @@ for _name in ("megatron.core.dist_checkpointing", "torch.distributed.checkpoint"
 
 
 OPTIMIZER_PREFIX = "optimizer."
+_COMMON_FILE_ROOM = 2**18
 
 
 @dataclass
@@ -88,7 +89,11 @@ class CheckpointWriter:
         self.finish()
         write_results_in_process()
         unfinished = self.folder / (name + UNFINISHED)
-        _on_main_rank(lambda: _make_folders(unfinished, context), f"cannot create checkpoint {unfinished}")
+        _on_main_rank(
+            lambda: _make_folders(unfinished, context),
+            f"cannot create checkpoint {unfinished}",
+            on_failure=lambda: _remove(unfinished),
+        )
         # Moments in files of their own: whoever reads only weights need not read and verify them.
         strategy = _SaveStrategy("torch_dist", 1, thread_count=2, separation_hint=OPTIMIZER_PREFIX)
         try:
@@ -150,11 +155,11 @@ def verify(checkpoint: Checkpoint, weights_only: bool = False) -> None:
     ``weights_only`` leaves out the files of the optimizer.
 
     Raises:
-        CheckpointError: a file is missing or damaged.
+        DamagedCheckpoint: a file is missing or damaged.
     """
     without = OPTIMIZER_PREFIX if weights_only else None
     problem = folders.verify(checkpoint, dist.get_rank(), dist.get_world_size(), without)
-    _agree(problem, f"checkpoint {checkpoint.path} cannot be used")
+    _agree(problem, f"checkpoint {checkpoint.path} cannot be used", error=DamagedCheckpoint)
 
 
 def read(checkpoint: Checkpoint, sharded_state: dict) -> dict:
@@ -234,6 +239,10 @@ def _make_folders(unfinished: Path, context: dict[str, str]) -> None:
     (unfinished / "context").mkdir()
     for name, text in context.items():
         (unfinished / "context" / name).write_text(text)
+    # Room for what rank 0 alone writes, checked while all ranks can still agree to give up.
+    with open(unfinished / "weights" / "common.pt", "wb") as file:
+        file.write(bytes(_COMMON_FILE_ROOM))
+        os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:
@@ -272,12 +281,12 @@ def _on_main_rank(action, failure_text: str, on_failure=None) -> None:
     _agree(problem, failure_text, on_failure)
 
 
-def _agree(problem: str | None, text: str, on_failure=None) -> None:
-    """Raise the same :class:`CheckpointError` on all ranks if any of them has a problem."""
+def _agree(problem: str | None, text: str, on_failure=None, error: type[CheckpointError] = CheckpointError) -> None:
+    """Raise the same error on all ranks if any of them has a problem."""
     problems = [None] * dist.get_world_size()
     dist.all_gather_object(problems, problem)
     first = next((p for p in problems if p), None)
     if first:
         if on_failure is not None:
             on_failure()
-        raise CheckpointError(f"{text}: {first}")
+        raise error(f"{text}: {first}")

@@ -87,12 +87,7 @@ def test_megatron_loads_the_converted_checkpoint(tmp_path):
     for target in ("dist", "diffusers", "nemo"):
         converted(tmp_path / "model.pt", tmp_path / target, target, config)
     process_groups.initialize(MegatronStrategy())
-    expected = to_native(
-        {n.removeprefix("net."): t.float() for n, t in official_weights(config, logvar=False).items()},
-        "official",
-        config.num_layers,
-        config.head_dim,
-    )
+    expected = to_native({n.removeprefix("net."): t.float() for n, t in official_weights(config, logvar=False).items()})
     for seed, source in enumerate(("dist", "diffusers", "nemo", "model.pt")):
         task = network_of_checkpoint(tmp_path / source)
         assert task.config.hidden_size == 64 and task.config.condition_mask
@@ -122,7 +117,7 @@ def test_other_ways_to_wrap_a_model_pt(tmp_path):
     for name, (content, copy, expected) in cases.items():
         torch.save(content | {"x._extra_state": None} if name == "plain" else content, tmp_path / f"{name}.pt")
         found = native_values(tmp_path / f"{name}.pt", copy)
-        official = from_native(found, "official", config.num_layers, config.head_dim)
+        official = from_native(found, "official")
         named = {n if n.startswith("logvar.") else f"net.{n}": tensor for n, tensor in official.items()}
         assert_same(named, {n: t for n, t in expected.items() if n in named})
         assert set(expected) - set(named) <= {"logvar.0.freqs", "logvar.0.phases", "logvar.1.weight"}

@@ -146,7 +146,7 @@ def test_places_that_hold_no_weights(tmp_path, capsys):
     assert "does not exist; give a model.pt" in capsys.readouterr().err
     torch.save({"encoder.weight": torch.zeros(2)}, tmp_path / "other.pt")
     assert main(["inspect", str(tmp_path / "other.pt")]) == 2
-    assert "no weights of a Cosmos diffusion network" in capsys.readouterr().err
+    assert "no weights of a Cosmos network" in capsys.readouterr().err
 
 
 def test_a_destination_in_use_is_left_alone(tmp_path, model_pt):

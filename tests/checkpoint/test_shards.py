@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from cosmos1.checkpoint.shards import rectangles
+from cosmos1.checkpoint.shards import Placement, _pieces, rectangles
 
 
 def reassemble(shape, cuts: list[int]) -> torch.Tensor:
@@ -47,3 +47,24 @@ def test_random_ranges_reassemble_the_tensor(seed):
 )
 def test_at_most_three_rectangles(start, stop, expected):
     assert [(size, offset) for _, size, offset in rectangles((4, 5), start, stop)] == expected
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_parts_of_stacked_matrices_lie_where_the_whole_has_them(seed):
+    """Two ranks hold half of each of two matrices; the flat range of a replica is cut at the edge between them."""
+    draw = random.Random(seed)
+    rows, columns = 4 * draw.randint(1, 4), draw.randint(1, 5)
+    whole = torch.arange(rows * columns).view(rows, columns)
+    result = torch.full_like(whole, -1)
+    for rank in range(2):
+        local = torch.cat([matrix.chunk(2)[rank] for matrix in whole.chunk(2)])
+        placement = Placement(
+            "fc1", tuple(local.shape), tuple(whole.shape), (rank * len(local), 0), True, num_stacked=2
+        )
+        cut = draw.randint(0, local.numel())
+        for start, stop in ((0, cut), (cut, local.numel())):
+            for part, shape, offset in rectangles(tuple(local.shape), start, stop):
+                data = local.flatten()[start:stop][part].view(shape)
+                for piece, (row, column) in _pieces(placement, data, offset):
+                    result[row : row + piece.shape[0], column : column + piece.shape[1]] = piece
+    assert torch.equal(result, whole)
