@@ -11,6 +11,13 @@ import argparse
 from pathlib import Path
 
 from cosmos1.data.preparation import run_command
+from cosmos1.evaluation import (
+    action_following,
+    camera_pose,
+    instruction_following,
+    trajectory_following,
+    view_consistency,
+)
 from cosmos1.evaluation.registry import METRICS
 
 
@@ -35,10 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
     networks.add_argument("--tokenizer_dir", help="weight folder of the tokenizer")
     for name in ("lpips", "fid", "fvd"):
         networks.add_argument(f"--{name}_weights", metavar="FILE", help=f"TorchScript network of {METRICS[name].title}")
+    p.set_defaults(function=run_metrics)
+    for control in (action_following, instruction_following, camera_pose, view_consistency, trajectory_following):
+        control.add_command(commands)
     return parser
 
 
-def main(options: argparse.Namespace) -> None:
+def run_metrics(options: argparse.Namespace) -> None:
     from cosmos1.evaluation.evaluate import Evaluation, evaluate
     from cosmos1.evaluation.pairs import Alignment
     from cosmos1.evaluation.registry import MetricSettings
@@ -57,6 +67,10 @@ def main(options: argparse.Namespace) -> None:
     show(evaluate(evaluation, show_progress=True))
     for name in ("results.json", "report.html"):
         print(f"{name:12s} {options.output / name}")
+
+
+def main(options: argparse.Namespace) -> None:
+    options.function(options)
 
 
 if __name__ == "__main__":

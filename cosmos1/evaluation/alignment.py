@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera motion of pictures of a known world, by aligning each with a rendering of that world.
+
+The rendering at the expected place, lifted by its depth, is moved until it looks like the frame: Gauss-Newton on
+brightness differences over the six numbers of a rigid motion, coarse to fine, with weights that fall for pixels that do
+not fit (Cauchy). Blurred pictures, in which no corners can be followed, align all the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, List, Tuple
+
+from cosmos1.evaluation.geometry import Motion, camera_matrix, load_opencv
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Standard deviations of the blur, in shares of the picture's width, coarse to fine.
+BLUR_SHARES = (0.06, 0.03, 0.012, 0.006)
+STEPS_PER_LEVEL = 12
+MOST_POINTS = 6000
+SMALLEST_SHARE_SEEN = 0.3  # of the expected view, inside the frame
+SMALLEST_STEP = 1e-4  # metres and radians
+SOFT_RESIDUAL = 8.0  # grey levels
+
+
+# (pose, intrinsics) to a picture (H, W, 3) uint8 and its depth (H, W).
+RenderWorld = Callable[["np.ndarray", "np.ndarray"], "Tuple[np.ndarray, np.ndarray]"]
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the world looks like from the expected place."""
+
+    points: "np.ndarray"
+    """(N, 3) in the axes of the expected camera."""
+    brightness: "List[np.ndarray]"
+    """(N,) for each blur."""
+
+
+def align_with_world(
+    frames: "np.ndarray", intrinsics: "np.ndarray", render: RenderWorld, first_pose: "np.ndarray"
+) -> Motion:
+    """Camera of every frame (T, H, W, 3) uint8 relative to the first, which is at `first_pose` (4, 4) in the world.
+
+    `intrinsics` (T, 4). Each frame is expected where the motion of the two before it leads.
+    """
+    import numpy as np
+
+    cv2 = load_opencv()
+    poses, found = [first_pose], [True]
+    for frame, numbers in zip(frames[1:], intrinsics[1:]):
+        expected = poses[-1] @ np.linalg.inv(poses[-2]) @ poses[-1] if len(poses) > 1 else poses[-1]
+        view = _look(cv2, render, expected, numbers)
+        motion, seen = _align(cv2, frame, camera_matrix(numbers), view)
+        poses.append(expected @ np.linalg.inv(motion))
+        found.append(seen >= SMALLEST_SHARE_SEEN)
+    return Motion(np.linalg.inv(first_pose) @ np.stack(poses), np.array(found))
+
+
+def _look(cv2, render: RenderWorld, pose: "np.ndarray", intrinsics: "np.ndarray") -> _View:
+    import numpy as np
+
+    picture, depth = render(pose, intrinsics)
+    height, width = depth.shape
+    stride = max(1, int((height * width / MOST_POINTS) ** 0.5))
+    rows, columns = (axis.reshape(-1) for axis in np.mgrid[0:height:stride, 0:width:stride])
+    homogeneous = np.stack([columns, rows, np.ones_like(rows)], axis=1) @ np.linalg.inv(camera_matrix(intrinsics)).T
+    points = homogeneous * depth[rows, columns, None].astype(np.float64)
+    return _View(points, [_blurred(cv2, picture, share * width)[rows, columns] for share in BLUR_SHARES])
+
+
+def _blurred(cv2, frame: "np.ndarray", sigma: float) -> "np.ndarray":
+    """Brightness (H, W) float32, blurred."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype("float32")
+    return cv2.GaussianBlur(grey, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+
+
+def _align(cv2, frame: "np.ndarray", matrix: "np.ndarray", view: _View) -> Tuple["np.ndarray", float]:
+    """Motion (4, 4) from the expected camera to the frame's, and the share of the view that the frame shows."""
+    import numpy as np
+
+    motion, share_seen = np.eye(4), 0.0
+    for share, expected in zip(BLUR_SHARES, view.brightness):
+        brightness = _blurred(cv2, frame, share * frame.shape[1])
+        gradient_x, gradient_y = (cv2.Scharr(brightness, cv2.CV_32F, *order) / 32 for order in ((1, 0), (0, 1)))
+        pictures = (brightness, gradient_x, gradient_y)
+        for _ in range(STEPS_PER_LEVEL):
+            jacobian, residual = _linearise(cv2, pictures, matrix, view.points, expected, motion)
+            share_seen = len(residual) / len(view.points)
+            if share_seen < SMALLEST_SHARE_SEEN:
+                return motion, share_seen
+            weights = 1 / (1 + (residual / SOFT_RESIDUAL) ** 2)
+            normal = jacobian.T @ (weights[:, None] * jacobian)
+            normal += 1e-6 * np.trace(normal) / 6 * np.eye(6)
+            step = -np.linalg.solve(normal, jacobian.T @ (weights * residual))
+            motion = _rigid(cv2, step) @ motion
+            if np.abs(step).max() < SMALLEST_STEP:
+                break
+    return motion, share_seen
+
+
+def _linearise(cv2, pictures, matrix, points, expected, motion):
+    """Derivatives (M, 6) of the brightness differences (M,) by shift and turn, for the points seen in the frame."""
+    import numpy as np
+
+    height, width = pictures[0].shape
+    moved = points @ motion[:3, :3].T + motion[:3, 3]
+    depth = np.maximum(moved[:, 2], 1e-6)
+    projected = (moved / depth[:, None]) @ matrix.T
+    columns, rows = projected[:, 0], projected[:, 1]
+    seen = (moved[:, 2] > 1e-2) & (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
+    x, y, z = moved[seen].T
+    maps = columns[seen].astype(np.float32)[None], rows[seen].astype(np.float32)[None]
+    brightness, gradient_x, gradient_y = (
+        cv2.remap(picture, *maps, cv2.INTER_LINEAR)[0].astype(np.float64) for picture in pictures
+    )
+    along_x, along_y = gradient_x * matrix[0, 0] / z, gradient_y * matrix[1, 1] / z
+    along_z = -(along_x * x + along_y * y) / z
+    turn_x, turn_y, turn_z = along_z * y - along_y * z, along_x * z - along_z * x, along_y * x - along_x * y
+    jacobian = np.stack([along_x, along_y, along_z, turn_x, turn_y, turn_z], axis=1)
+    return jacobian, brightness - expected[seen]
+
+
+def _rigid(cv2, step: "np.ndarray") -> "np.ndarray":
+    """Motion (4, 4) of a small shift (3) and turn (3)."""
+    import numpy as np
+
+    motion = np.eye(4)
+    motion[:3, :3] = cv2.Rodrigues(step[3:])[0]
+    motion[:3, 3] = step[:3]
+    return motion
