@@ -20,7 +20,7 @@ import fiddle as fdl
 from nemo_run import Config
 from nemo_run.cli.cli_parser import CLIException, Operation, PythonicParser, parse_cli_args, parse_value
 
-from cosmos1.errors import ConfigError
+from cosmos1.errors import ConfigError, suggestion
 
 OVERRIDE = re.compile(r"([A-Za-z_][\w.\[\]]*)\s*([-+*/|&]?=)\s*(.*)", re.DOTALL)
 TYPE_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
@@ -50,14 +50,6 @@ def apply_override(recipe: fdl.Buildable, override: str) -> None:
             parse_cli_args(parent, [f"{name}{operation}{text}"])
     except (CLIException, TypeError, ValueError, AttributeError, LookupError) as error:
         raise ConfigError(f"{key} {_needs(annotation, text, error)} {given}") from error
-
-
-def suggestion(word: str, valid: List[str]) -> str:
-    """`; did you mean "x"?` for the closest of the valid words, else the list of them."""
-    close = difflib.get_close_matches(word, valid, n=3, cutoff=0.6)
-    if close:
-        return "; did you mean " + " or ".join(f'"{name}"' for name in close) + "?"
-    return f"; there is: {', '.join(sorted(valid))}" if valid else ""
 
 
 def walk(value: Any, path: str = "") -> Iterator[Tuple[str, fdl.Buildable]]:

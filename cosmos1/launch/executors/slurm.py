@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sbatch, through NeMo-Run's SlurmExecutor, here or over ssh; state, logs and cancelling by Slurm's own programs.
+
+NeMo-Run's own view is not used after the submission: it takes a preempted job that Slurm runs again for a failed one.
+"""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+from cosmos1.errors import ConfigError
+from cosmos1.launch.executors import nemo
+from cosmos1.launch.executors.base import Executor, call, require_program
+from cosmos1.launch.jobs import Job, JobState, Record, find_record, launches_dir, node_script
+
+POLL_S = 2.0
+# The port depends on the job, because jobs may share a node.
+RENDEZVOUS = [
+    '--nnodes="$SLURM_NNODES"',
+    "--rdzv_backend=c10d",
+    '--rdzv_endpoint="$HEAD_NODE_IP:$((29500 + SLURM_JOB_ID % 1000))"',
+    '--rdzv_id="$SLURM_JOB_ID"',
+]
+
+
+class Slurm(Executor):
+    supports_chain = True
+    supports_retries = True
+
+    def require(self, profile: Dict[str, Any]) -> None:
+        if profile["host"]:
+            require_program("ssh", "install openssh-client, which reaches the login node")
+            require_program("rsync", "install rsync, which carries the scripts to the login node")
+        else:
+            require_program(
+                "sbatch",
+                "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile",
+            )
+
+    def texts(self, job: Job) -> Dict[str, str]:
+        with _experiment(job) as experiment:
+            scripts = nemo.prepared_files(experiment, [f"{name}_sbatch.sh" for name in job.task_names])
+        titles = [f"sbatch script of {name}" for name in job.task_names]
+        titles[1:] = [
+            f"{title}, submitted with --dependency=afterany:NUMBER_OF_{before}"
+            for title, before in zip(titles[1:], job.task_names)
+        ]
+        return {"node script": node_script(job, RENDEZVOUS)} | dict(zip(titles, scripts))
+
+    def submit(self, job: Job) -> List[str]:
+        with _experiment(job) as experiment:
+            try:
+                return nemo.run_detached(experiment)
+            except Exception as error:
+                if "sbatch" not in str(error):
+                    raise
+                reason = " ".join(line for line in str(error).splitlines() if line.startswith("sbatch:"))
+                raise ConfigError(f"Slurm refused the job: {reason or error}") from error
+
+    def states(self, record: Record) -> List[JobState]:
+        queued = dict(line.split("|") for line in _slurm(record, ["squeue", "--noheader", "--format=%A|%T"]))
+        ended = {}
+        if any(job not in queued for job in record.jobs):
+            ended = _ended_states(record)
+        return [
+            JobState(job, queued[job], False) if job in queued else ended.get(job, JobState(job, "UNKNOWN", False))
+            for job in record.jobs
+        ]
+
+    def logs(self, record: Record, follow: bool) -> None:
+        """Print the logs of all jobs and restarts in their order."""
+        shown: Dict[str, int] = {}
+        while True:
+            finished = all(state.finished for state in self.states(record))
+            for path in _on_cluster(record, f"ls -1tr {_log_pattern(record)} 2>/dev/null || true").splitlines():
+                text = _on_cluster(record, f"tail -c +{shown.get(path, 0) + 1} {shlex.quote(path)}")
+                shown[path] = shown.get(path, 0) + len(text.encode())
+                sys.stdout.write(text)
+            sys.stdout.flush()
+            if finished or not follow:
+                return
+            time.sleep(POLL_S)
+
+    def cancel(self, record: Record) -> None:
+        _on_cluster(record, shlex.join(["scancel", *record.jobs]))
+
+
+def _experiment(job: Job):
+    return nemo.experiment_of(job, node_script(job, RENDEZVOUS), lambda index: slurm_executor(job, index))
+
+
+def slurm_executor(job: Job, index: int) -> Any:
+    """NeMo-Run's executor for one job of the chain.
+
+    SIGTERM comes ``save_seconds`` before the time limit (Slurm may send it a minute early); torchrun then ends with
+    status 1 although the run has saved, so that a retry, or the next job of the chain, goes on.
+    """
+    import nemo_run as run
+
+    profile = job.profile
+    options = {"kill_on_invalid_dep": "yes"} | profile.options
+    if index == 0 and job.dependency:
+        options["dependency"] = _dependency(job.dependency)
+    fields: Dict[str, Any] = {
+        name: getattr(profile, name)
+        for name in ("account", "partition", "time", "nodes", "qos", "constraint", "mem", "cpus_per_task")
+    }
+    if profile.container_image:
+        workdir = profile.workdir or str(Path.cwd())
+        mounts = [f"{workdir}:{workdir}", *profile.mounts]
+        fields |= {"container_image": profile.container_image, "container_mounts": mounts}
+        fields["container_env"] = profile.secrets
+    return run.SlurmExecutor(
+        **fields,
+        gpus_per_node=profile.gpus_per_node or None,
+        exclusive=profile.exclusive or None,
+        job_name_prefix="cosmos1.",
+        signal=f"TERM@{profile.save_seconds}",
+        additional_parameters=options,
+        # --wait: when one node is done, the others get as long to save
+        srun_args=[f"--wait={profile.save_seconds}"],
+        # NeMo-Run writes it unquoted, so that the batch shell expands the variable; a node may have several addresses
+        env_vars={"HEAD_NODE_IP": "${head_node_ip%% *}"},
+        retries=job.retries,
+        dependency_type="afterany",
+        packager=run.Packager(),
+        tunnel=_tunnel(profile),
+        poll_estimated_start_time=False,
+    )
+
+
+def _tunnel(profile: Any) -> Any:
+    import nemo_run as run
+
+    if profile.host:
+        return run.SSHTunnel(host=profile.host, user=profile.user, job_dir=profile.job_dir, identity=profile.identity)
+    return run.LocalTunnel(job_dir="")
+
+
+def _dependency(text: str) -> str:
+    """What --dependency takes: a number of Slurm, the id or name of a launch, or a condition as afterany:123."""
+    if ":" in text:
+        return text
+    if text.isdigit():
+        return f"afterok:{text}"
+    record = find_record(text)
+    if record.executor != "slurm":
+        raise ConfigError(
+            f"--dependency {text} was launched with {record.executor}; Slurm can wait for Slurm jobs only"
+        )
+    return f"afterok:{record.jobs[-1]}"
+
+
+def _ended_states(record: Record) -> Dict[str, JobState]:
+    """States of jobs that have left the queue, by accounting, or by the controller's memory where there is none."""
+    jobs = ",".join(record.jobs)
+    lines = _slurm(
+        record, ["sacct", "-X", "--noheader", "--parsable2", "--format=JobIDRaw,State,ExitCode", f"--jobs={jobs}"]
+    )
+    if not lines:
+        show_jobs = "; ".join(f"scontrol show job --oneliner {job}" for job in record.jobs)
+        facts = [dict(word.split("=", 1) for word in line.split() if "=" in word)
+                 for line in _on_cluster(record, f"({show_jobs}) 2>/dev/null || true").splitlines()]  # fmt: skip
+        lines = [f"{fact['JobId']}|{fact['JobState']}|{fact['ExitCode']}" for fact in facts if "JobId" in fact]
+    return {job: _ended(job, state, code) for job, state, code in (line.split("|") for line in lines)}
+
+
+def _ended(job: str, state: str, code: str) -> JobState:
+    """Slurm's exit code is status:signal."""
+    word = state.split()[0]
+    finished = word not in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "RESIZING")
+    status = int(code.partition(":")[0])
+    return JobState(job, state, finished, 0 if word == "COMPLETED" else status or 1)
+
+
+def _slurm(record: Record, command: List[str]) -> List[str]:
+    """Lines of a query; none when Slurm knows nothing to answer."""
+    return _on_cluster(record, shlex.join(command) + " 2>/dev/null || true").split("\n")[:-1]
+
+
+def _on_cluster(record: Record, script: str) -> str:
+    profile = record.profile
+    if profile["host"]:
+        identity = ["-i", profile["identity"]] if profile["identity"] else []
+        command = ["ssh", "-o", "BatchMode=yes", *identity, f"{profile['user']}@{profile['host']}", script]
+    else:
+        command = ["bash", "-c", script]
+    return call(command, f"asking Slurm for {record.id}")
+
+
+def _log_pattern(record: Record) -> str:
+    base = record.profile["job_dir"] if record.profile["host"] else launches_dir().parent / "experiments"
+    return f"{shlex.quote(f'{base}/{record.name}/{record.id}')}/*/log-*.out"

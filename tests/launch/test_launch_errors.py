@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said, and how soon, when a setting is wrong or a program, service or account is missing."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cosmos1.errors import ConfigError
+from cosmos1.launch.jobs import find_record
+from cosmos1.launch.profile_file import choose_profile
+from tests.launch.launching import RECIPE, call
+
+PROFILES = str(Path(__file__).parent / "profiles.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "words"),
+    [
+        ("local", {}, "torchrun is not installed"),
+        ("slurm_venv", {}, "sbatch is not installed"),
+        ("docker", {}, "docker is not installed"),
+        ("skypilot", {}, "uv tool install"),
+        ("kubeflow", {}, "kubectl is not installed"),
+        ("lepton", {}, "lep login"),
+        ("lepton", {"LEPTON_WORKSPACE_ID": "x", "LEPTON_WORKSPACE_TOKEN": "y",
+                    "LEPTON_WORKSPACE_URL": "https://127.0.0.1:1"}, "cannot be reached"),
+        ("dgxcloud", {}, "DGXCLOUD_CLIENT_ID and DGXCLOUD_CLIENT_SECRET"),
+        ("dgxcloud", {"DGXCLOUD_CLIENT_ID": "x", "DGXCLOUD_CLIENT_SECRET": "y"}, "cannot be reached"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_within_five_seconds(name, variables, words, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    started = time.monotonic()
+    ended = call(
+        tmp_path, "--profile", name, "--profile-file", PROFILES, *RECIPE, PATH=str(tmp_path / "bin"), **variables
+    )
+    assert time.monotonic() - started < 5
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.startswith("error: ") and words in ended.stderr and "Traceback" not in ended.stderr
+    assert not list(tmp_path.glob("launches/*")), "nothing half-launched stays"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--executor", "slrm"], "invalid choice: 'slrm'"),
+        (RECIPE, "no executor; give --executor"),
+        (["--executor", "local"], "no recipe; write it after --"),
+        (["--executor", "local", "--", "recipes/nothing.py"], "no recipe recipes/nothing.py below"),
+        (["--executor", "local", "--name", "My Job", *RECIPE], '--name "My Job" needs lower-case letters'),
+        (["--executor", "local", "--chain", "2", *RECIPE], "--executor local has none, slurm has"),
+        (["--executor", "slurm", "--chain", "0", *RECIPE], "0 is no count; use 1 or more"),
+        (["--profile", "a100", *RECIPE], "no profile file"),
+        (["--profile", "slurm_venw", "--profile-file", PROFILES, *RECIPE], 'did you mean "slurm_venv"'),
+        (["--executor", "local", "--profile", "docker", "--profile-file", PROFILES, *RECIPE], "which is for docker"),
+        (["status", "general"], 'no launch "general" in'),
+    ],
+)
+def test_mistakes_in_the_command(arguments, words, tmp_path):
+    ended = call(tmp_path, *arguments)
+    assert ended.returncode == 2 and words in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("executor", "changes", "words"),
+    [
+        ("slurm", ["gpus_per_nod=8"], 'unknown key "gpus_per_nod" in --set; did you mean "gpus_per_node"'),
+        ("local", ["account=x"], 'unknown key "account" in --set'),
+        ("slurm", ["nodes=eight"], "nodes in --set needs an integer, got 'eight'"),
+        ("slurm", ["exclusive=1"], "exclusive in --set needs true or false, got 1"),
+        ("slurm", ["setup=[1]"], "setup in --set needs a list of texts"),
+        ("slurm", ["nodes=0"], "nodes=0 in the profile; it must be 1 or more"),
+        ("slurm", ["nodes"], '--set "nodes" is no setting'),
+        ("slurm", ["env={WANDB_API_KEY: x}"], 'name it in secrets: secrets = ["WANDB_API_KEY"]'),
+        ("slurm", ["host=login"], "needs user, job_dir and workdir"),
+        ("local", ["nodes=2"], "which is this machine alone"),
+        ("docker", [], "--executor docker needs container_image"),
+        ("lepton", [], "needs container_image, nemo_run_dir, node_group, resource_shape"),
+    ],
+)
+def test_mistakes_in_a_profile(executor, changes, words):
+    with pytest.raises(ConfigError) as caught:
+        choose_profile(executor, None, None, changes)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("p.toml", "[a\n", "cannot be read"),
+        ("p.yaml", "a: [", "cannot be read"),
+        ("p.yaml", "nodes: 8", "must hold one table per profile"),
+        ("p.toml", '[b]\nexecutor = "slurm"\n', 'no profile "a"'),
+        ("p.toml", '[a]\nexecutor = "slrum"\n', 'did you mean "slurm"'),
+    ],
+)
+def test_mistakes_in_a_profile_file(name, content, words, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        choose_profile(None, "a", str(tmp_path / name), [])
+    assert words in str(caught.value)
+
+
+def test_a_profile_and_what_replaces_it(tmp_path):
+    (tmp_path / "p.toml").write_text(
+        '[a]\nexecutor = "slurm"\nnodes = 8\ngpus_per_node = 4\ntime = "01:00:00"\nenv = {A = "1", B = true}\n'
+    )
+    executor, profile = choose_profile("slurm", "a", str(tmp_path / "p.toml"), ["nodes=2", "time=00:10:00", "mem=0"])
+    assert executor == "slurm" and (profile.nodes, profile.num_processes, profile.time) == (2, 4, "00:10:00")
+    assert profile.env == {"A": "1", "B": "true"} and profile.mem == "0"
+
+
+def test_the_newest_launch_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEMORUN_HOME", str(tmp_path))
+    (tmp_path / "launches").mkdir()
+    for stamp in ("20260101-000000-001", "20260102-000000-001"):
+        facts = f'{{"id": "a_{stamp}", "name": "a", "executor": "local", "jobs": [], "command": [], "profile": {{}}}}'
+        (tmp_path / "launches" / f"a_{stamp}.json").write_text(facts)
+    assert find_record("a").id == "a_20260102-000000-001"
+    assert find_record("a_20260101-000000-001").id == "a_20260101-000000-001"
+    with pytest.raises(ConfigError, match='did you mean "a_20260102-000000-001"'):
+        find_record("a_2026012-000000-001")
