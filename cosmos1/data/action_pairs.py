@@ -14,10 +14,11 @@ from cosmos1.data.frame_table import PREPARE_WITH, FrameTable, open_frame_table
 from cosmos1.data.latent_sample import NUM_TEXT_TOKENS, SPATIAL_FACTOR, TEXT_WIDTH, check_latent, finish_sample
 from cosmos1.data.ordered import OrderedDataModule
 from cosmos1.data.sampler import held_out_names
+from cosmos1.data.token_facts import VOCABULARY_SIZE, video2world_ids
 from cosmos1.errors import ConfigError, DataError
 
-BEGIN_OF_VIDEO, PADDING, NUM_CODES = 64000, 64002, 64000
 PADDED_MULTIPLE = 128
+PUBLISHED_COMPRESSION = [8, 16, 16]
 
 
 @dataclass
@@ -154,8 +155,11 @@ class ActionTokensDataModule(ActionWindows):
 
     The batch: tokens [B, S] and labels [B, S] int64, loss_mask [B, S] float32, action [B, F-1, A] float32,
     sample_position [B]. A sequence is begin-of-video, the codes of F frames row by row, and padding such that S is a
-    multiple of 128; labels are the tokens shifted by one, and the loss takes all frames but the first.
+    multiple of 128; labels are the tokens shifted by one, and the loss takes all frames but the first. `fps` is the
+    robot's control rate.
     """
+
+    fps: float = 5.0
 
     def _check_frames(self, table: FrameTable) -> None:
         shape = table.frame_shape
@@ -170,18 +174,29 @@ class ActionTokensDataModule(ActionWindows):
         """Grid [F, h, w] of the codes of a sample, known after `setup`."""
         return [self.num_frames, *self._table.frame_shape[1:]]
 
+    @property
+    def compression(self) -> Optional[List[int]]:
+        """Pixel frames, rows and columns per token, None where dataset.json does not say."""
+        return self._table.facts.get("compression")
+
+    def state_dict(self, consumed_samples: int) -> Dict[str, Any]:
+        """As the base class, with what generation must know of frames and actions."""
+        _, rows, columns = self.compression or PUBLISHED_COMPRESSION
+        _, h, w = self.sample_shape
+        frames = ActionFrames(self._convention(self._table), h * rows, w * columns, self.fps)
+        return with_frames(super().state_dict(consumed_samples), frames)
+
     def _load_sample(self, training: bool, index: int, position: int) -> Dict[str, Any]:
         import torch
 
         table, row, frames_F1HW, actions = self._window(training, index)
         codes = frames_F1HW.long().flatten()
-        if codes.min() < 0 or codes.max() >= NUM_CODES:
+        if codes.min() < 0 or codes.max() >= VOCABULARY_SIZE:
             raise DataError(
                 f"{table.folder}: frames from row {row}: codes run from {codes.min()} to {codes.max()}, allowed are 0 to "
-                f"{NUM_CODES - 1}. {PREPARE_WITH}"
+                f"{VOCABULARY_SIZE - 1}. {PREPARE_WITH}"
             )
-        padding = -len(codes) % PADDED_MULTIPLE
-        ids = torch.cat([torch.tensor([BEGIN_OF_VIDEO]), codes, torch.full((padding,), PADDING)])
+        ids = video2world_ids(codes, PADDED_MULTIPLE)
         codes_per_frame = len(codes) // self.num_frames
         loss_mask = torch.zeros(len(ids) - 1)
         # Position k predicts id k+1: the last code of the first frame predicts the first code of the second.

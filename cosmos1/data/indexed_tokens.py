@@ -16,8 +16,16 @@ import numpy as np
 
 from cosmos1.data.indexed_file import find_prefixes, read_lengths
 from cosmos1.data.ordered import OrderedDataModule
-from cosmos1.data.token_facts import VOCABULARY_SIZE, check_num_tokens, describe_grid, read_token_facts
+from cosmos1.data.token_facts import (
+    VOCABULARY_SIZE,
+    check_num_tokens,
+    describe_grid,
+    read_token_facts,
+    unigram_entropy,
+)
 from cosmos1.errors import ConfigError, DataError
+
+_CLIPS_OF_ENTROPY = 200
 
 
 @dataclass
@@ -70,11 +78,19 @@ class IndexedTokensDataModule(OrderedDataModule):
             f"data.split_string={self.split_string}",
             f"data: {describe_grid(self._facts, self._num_tokens)}",
             f"data: tokenizer {self._facts.tokenizer_name()}",
+            self._describe_entropy(),
         ]
         planned = self._facts.num_samples
         if planned and planned != self._num_documents:
             lines.append(f"data: WARNING: {self._num_documents} of {planned} planned clips are in the folder")
         return lines
+
+    def _describe_entropy(self) -> str:
+        """What a network would lose that knows no more than how frequent each token is."""
+        num_clips = min(self.num_train_samples, _CLIPS_OF_ENTROPY)
+        places = np.linspace(0, self.num_train_samples - 1, num_clips).astype(int)
+        tokens = np.concatenate([self._load_sample(True, place, 0)["tokens"].numpy() for place in places])
+        return f"data: unigram entropy of {num_clips} training samples {unigram_entropy(tokens):.3f} nats"
 
     def _load_sample(self, training: bool, index: int, position: int) -> Dict[str, Any]:
         import torch

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+import numpy as np
+
 from cosmos1.errors import DataError
 from cosmos1.models.autoregressive.config import GPTConfig
 
@@ -63,6 +65,13 @@ def check_num_tokens(facts: TokenFacts, num_tokens: int, where: str) -> None:
             f"{where} has {num_tokens} video tokens, but dataset.json states the grid {facts.latent_shape}, that is "
             f"{math.prod(facts.latent_shape)} tokens. The folder mixes preparations: prepare it again."
         )
+
+
+def unigram_entropy(tokens: np.ndarray) -> float:
+    """Return the entropy in nats of the frequencies of ids: the loss of a network that sees no other token."""
+    counts = np.bincount(tokens.ravel())
+    shares = counts[counts > 0] / tokens.size
+    return float(-(shares * np.log(shares)).sum())
 
 
 def video2world_layout(num_tokens: int, pad_to_multiple_of: int = 64) -> GPTConfig:

@@ -12,9 +12,9 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from cosmos1.data.camera_folder import CAMERAS_PART, load_cameras
-from cosmos1.data.cameras import plucker_embeddings
+from cosmos1.data.cameras import TEMPORAL_FACTOR, plucker_embeddings
 from cosmos1.data.latent_folder import LatentFolderDataModule
-from cosmos1.data.latent_sample import SPATIAL_FACTOR, TEXT_PARTS, TOKENS_PART, load_tensor, pad_text, read_info
+from cosmos1.data.latent_sample import TEXT_PARTS, TOKENS_PART, load_tensor, pad_text, read_info
 from cosmos1.data.letterbox import letterbox, padding_mask
 from cosmos1.data.multiview_folder import load_vector, load_view_text
 from cosmos1.data.token_facts import VOCABULARY_SIZE, video2world_sample
@@ -41,9 +41,7 @@ class TokenFolderDataModule(LatentFolderDataModule):
         where = f"{folder}: sample {name}: video_tokens"
         ids = load_tensor(folder / f"{name}.{TOKENS_PART}")
         if ids.is_floating_point() or ids.ndim != 3 or expected not in (None, list(ids.shape)):
-            needed = (
-                "integers (t, h, w)" if expected is None else f"integers {tuple(expected)}, as in the first sample,"
-            )
+            needed = "integers (t, h, w)" if expected is None else f"integers {tuple(expected)} as in the first sample"
             raise DataError(f"{where}: {ids.dtype} {tuple(ids.shape)}, {needed} are needed. Prepare this sample again.")
         check_ids(ids, VOCABULARY_SIZE, where)
         return ids.long()
@@ -54,7 +52,7 @@ class TokenFolderDataModule(LatentFolderDataModule):
         return self._facts.get("compression")
 
     def _frames_per_token(self) -> int:
-        return (self.compression or [SPATIAL_FACTOR])[0]
+        return (self.compression or [TEMPORAL_FACTOR])[0]
 
 
 @dataclass

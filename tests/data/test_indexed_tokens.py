@@ -55,6 +55,12 @@ def test_a_sample_is_a_whole_clip_without_the_next_clips_label(tokens):
     }
 
 
+def test_the_log_states_the_entropy_of_the_tokens(tmp_path):
+    # Half of the ids are 7, a quarter 3, a quarter 5: 1.5 bits.
+    write_indexed_file(tmp_path, [np.array([7, 7, 3, 5] * 6)] * 12)
+    assert f"unigram entropy of 8 training samples {1.5 * np.log(2):.3f} nats" in " ".join(build(tmp_path).describe())
+
+
 def test_samples_are_those_of_megatrons_own_dataset(tokens, tmp_path):
     from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
     from megatron.core.datasets.gpt_dataset import GPTDataset
