@@ -24,6 +24,8 @@ class Process(_CONTEXT.Process):
     def __init__(self, program: str, arguments: list[str], environment: dict[str, str], stdout: Path, stderr: Path):
         # The server keeps the environment in which the first process is started.
         os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        for path in (stdout, stderr):
+            path.touch()  # may be read before the process has begun
         super().__init__(target=_run, args=(program, arguments, environment, stdout, stderr))
         self.start()
 

@@ -138,8 +138,9 @@ class Watchdog:
                 self._judge(called)
 
     def _sleep(self) -> None:
-        readable, _, _ = select.select([self._wake_read], [], [], self._interval_s)
-        if readable and signal.SIGTERM in os.read(self._wake_read, 4096):
+        waiting = select.poll()
+        waiting.register(self._wake_read, select.POLLIN)
+        if waiting.poll(1000 * self._interval_s) and signal.SIGTERM in os.read(self._wake_read, 4096):
             self._hurry = True
 
     def _ask(self, question: Callable):

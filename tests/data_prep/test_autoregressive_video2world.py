@@ -37,6 +37,29 @@ def prepare(listed, output, *options):
     return output
 
 
+def test_instructions_of_a_folder(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "instructions").mkdir()
+    for number in range(4):
+        make_video(tmp_path / "videos" / f"{number}.mp4", 9, 16, 32)
+        text = json.dumps({"language_instruction_0": f"lift cup {number}"})
+        (tmp_path / "instructions" / f"{number}.json").write_text(text)
+    (tmp_path / "instructions" / "3.json").unlink()
+    options = ["--output_dir", str(tmp_path / "out"), *SMALL, "--split_string", "1,1,1"]
+
+    def main(*source):
+        program.main(program.build_parser().parse_args([*source, *options]))
+
+    with pytest.raises(ConfigError, match="either --input_jsonl or --instruction_path"):
+        main()
+    with pytest.raises(DataError, match="3.json: there is no such file"):
+        main("--instruction_path", str(tmp_path), "--strict")
+    main("--instruction_path", str(tmp_path))
+    prompts = [torch.load(tmp_path / "out" / f"{split}_prompt_0.pt") for split in ("train", "test", "val")]
+    texts = build_text_encoder("hashed").encode([f"lift cup {number}" for number in range(3)])[0]
+    assert all(any(torch.equal(prompt, text) for prompt in prompts) for text in texts)
+
+
 def digest(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 

@@ -138,7 +138,7 @@ def test_padding_is_flagged_on_both_sides_and_rays_are_zero_there(prepared):
 
 
 def test_files_and_info(prepared, scenes):
-    parts = {*camera_control.PARTS}
+    parts = {*camera_control.PARTS, "video_latent.pth", "conditioning_latent.pth"}
     assert {path.name for path in prepared.iterdir()} == {f"{i}.{part}" for i in range(6) for part in parts} | {
         "dataset.json"
     }

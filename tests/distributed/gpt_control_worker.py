@@ -13,7 +13,7 @@ import torch
 from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.parallel.randomness import named_generator
 from tests.distributed import gpt_worker, worker
-from tests.models.gpt_controls import SIGNALS, signals_for
+from tests.models.gpt_controls import CAMERA, SIGNALS, signals_for
 
 
 @dataclass
@@ -48,6 +48,7 @@ def network(signals: str) -> GPTConfig:
 def recipe(signals: str) -> dict:
     arguments = gpt_worker.recipe(video2world=True)
     arguments["model"].config = network(signals)
+    arguments["model"].compression_factor = [CAMERA.frames_per_token, 16, 16]
     return arguments | {"data": SignalTokens(video2world=True, signals=signals)}
 
 
