@@ -5,7 +5,8 @@
     torchrun --nproc_per_node=8 data_prep/autoregressive_video2world_dataset.py ... --encoder_path DV8x16x16
 
 Each line of the jsonl is an object with "prompt" and "visual_input", the path of a video, relative to the jsonl or to
-the working directory. The lines are shuffled by --seed and split; any number of ranks writes the same files:
+the working directory. Instead, --instruction_path takes videos/<id>.mp4 with instructions/<id>.json, or with
+--bridge_split a Bridge tree. The videos are shuffled by --seed and split; any number of ranks writes the same files:
 {train,test,val}_video_[i].pt int32 ids, {train,test,val}_prompt_[i].pt text embeddings, metadata.json.
 """
 
@@ -17,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cosmos1.data.bridge import SPLITS as BRIDGE_SPLITS
 from cosmos1.data.captioned_videos import CaptionedVideo, read_captioned_videos
+from cosmos1.data.instructions import read_bridge_instructions, read_instruction_folder
 from cosmos1.data.leading_clip import PlannedClip, plan_leading_clips
 from cosmos1.data.preparation import (
     Progress,
@@ -63,7 +66,11 @@ class PlannedSample:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--input_jsonl", type=Path, required=True, help='lines {"prompt": ..., "visual_input": ...}')
+    add("--input_jsonl", type=Path, help='lines {"prompt": ..., "visual_input": ...}')
+    add("--instruction_path", type=Path, help="folder of videos/ and instructions/, or a Bridge tree")
+    add("--instruction_key", default="language_instruction_0", help="key of the instruction in the JSON files")
+    add("--bridge_split", choices=BRIDGE_SPLITS, help="read this split of a Bridge tree")
+    add("--action_dim", type=int, default=7, help="of a Bridge tree: numbers per action")
     add(OUTPUT, type=Path, required=True, help="new or empty folder; nothing in it is ever deleted")
     add_clip_options(parser)
     add("--text_encoder", choices=("hashed", "t5"), help="default: hashed beside dct_fsq, else t5")
@@ -73,6 +80,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--split_string", default="4,1,1", help="shares of training, test and validation")
     add("--seed", type=int, default=0, help="shuffles the lines before the split")
     return parser
+
+
+def read_videos(arguments: argparse.Namespace) -> tuple[list[CaptionedVideo], list[str]]:
+    """Return the videos with their prompts, and one line per problem. Raises ConfigError or DataError."""
+    if (arguments.input_jsonl is None) == (arguments.instruction_path is None):
+        raise ConfigError("give either --input_jsonl or --instruction_path, which say what text each video has.")
+    if arguments.input_jsonl is not None:
+        return read_captioned_videos(arguments.input_jsonl, arguments.strict)
+    source = arguments.instruction_path
+    if arguments.bridge_split:
+        videos, problems = read_bridge_instructions(source, arguments.bridge_split, 0, arguments.action_dim, "first")
+    else:
+        videos, problems = read_instruction_folder(source, arguments.instruction_key, "first")
+    if problems and arguments.strict:
+        raise DataError("\n".join(problems))
+    return [CaptionedVideo(video.path, video.texts[0]) for video in videos], problems
 
 
 def split_sizes(split_string: str, num_samples: int) -> dict[str, int]:
@@ -177,7 +200,7 @@ def main(arguments: argparse.Namespace) -> None:
     rank, world_size = rank_and_world_size()
     arguments.text_encoder = arguments.text_encoder or ("hashed" if arguments.tokenizer == "dct_fsq" else "t5")
     shape = clip_shape_of(arguments)
-    videos, missing = read_captioned_videos(arguments.input_jsonl, arguments.strict)
+    videos, missing = read_videos(arguments)
     clips, left_out = plan_leading_clips([video.path for video in videos], shape.num_frames, arguments.strict)
     samples = plan_samples(videos, clips, arguments.split_string, arguments.seed)
     if rank == 0:

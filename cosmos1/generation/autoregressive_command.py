@@ -74,7 +74,7 @@ def run(p: argparse.ArgumentParser) -> None:
 
 def read_requests(options: argparse.Namespace) -> list[Request]:
     """The videos asked for, by ``--input_image_or_video_path`` or by the lines of ``--batch_input_path``."""
-    visual_input = (options.view_input_paths or [options.input_image_or_video_path])[0]
+    visual_input = (options.conditioned_images or [options.input_image_or_video_path])[0]
     if (visual_input is None) == (options.batch_input_path is None):
         raise ConfigError("give either --input_image_or_video_path or --batch_input_path")
     save_path = Path(options.video_save_path)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosmos1.data.actions import ACTION_CONVENTIONS
-from cosmos1.data.trajectories import PRESETS, preset_trajectory, read_trajectory
+from cosmos1.data.trajectories import NUM_VALUES, PRESETS, preset_trajectory, read_trajectory
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.generation.action_command import IMAGES, first_picture
+from cosmos1.generation.action_command import first_picture
 from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
 
 if TYPE_CHECKING:
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from cosmos1.models.autoregressive.model import AutoregressiveModel
 
-# The options of each signal, by its field of ``model.config``. One of them is needed.
+NO_TRAJECTORY = "none"
+# The options of each signal, by its field of ``model.config``. Exactly one of them is needed.
 OPTIONS = {
     "action": ("action_annotation_path",),
     "camera": ("camera_extrinsics_path", "camera_path"),
-    "views": ("view_input_paths",),
-    "trajectory": ("trajectory",),
+    "views": ("conditioned_images",),
+    "trajectory": ("trajectory", "trajectory_path"),
 }
 
 
@@ -33,9 +34,11 @@ def add_signal_options(p: argparse.ArgumentParser) -> None:
     group.add_argument("--action_convention", choices=tuple(ACTION_CONVENTIONS), help="default: as trained")
     add_camera_options(p.add_argument_group("camera control"))
     group = p.add_argument_group("several views")
-    group.add_argument("--view_input_paths", nargs="+", help="a video or picture per view, in the order of training")
+    group.add_argument("--conditioned_images", nargs="+", help="a picture or video per view, in the order of training")
     group.add_argument("--view_prompts", nargs="+", help="a prompt per view, where each has a text; default: --prompt")
-    group.add_argument("--trajectory", help=f"a file, {', '.join(PRESETS)}, or none")
+    group.add_argument("--trajectory_path", help="an ego track, or 64 positions")
+    group.add_argument("--trajectory", choices=(*PRESETS, NO_TRAJECTORY), help="instead of a file")
+    group.add_argument("--trajectory_speed", type=float, default=6.0, help="of --trajectory: metres per second")
 
 
 @dataclass
@@ -57,17 +60,19 @@ def check_options(options: argparse.Namespace, task: "AutoregressiveModel") -> N
         given = [f"--{option}" for option in alternatives if getattr(options, option) is not None]
         if getattr(task.config, name) is None and given:
             raise ConfigError(f"{given[0]}: the network takes no control signal of this kind ({name}); leave it out")
-        if getattr(task.config, name) is not None and not given:
+        if getattr(task.config, name) is not None and len(given) != 1:
             needed = " or ".join(f"--{option}" for option in alternatives)
             raise ConfigError(f"the network takes the control signal {name}; give {needed}")
 
 
 def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path: str) -> Signals:
-    """Read the pictures at ``path`` (with several views, those of ``--view_input_paths``) and the signals of one video.
+    """Read the pictures at ``path`` (with several views, those of ``--conditioned_images``) and the signals of one video.
 
     Raises:
         ConfigError, DataError: for files that do not fit the network.
     """
+    import torch
+
     config = task.config
     if config.action is not None:
         return Signals([first_picture(path)[None]], actions=_read_actions(options, task))
@@ -77,30 +82,30 @@ def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path:
     if config.camera is not None:
         signals.controls["plucker_tokens"] = _read_rays(options, task, signals.views[0])
     if config.trajectory is not None:
-        signals.controls["trajectory"] = _read_trajectory(options.trajectory)
+        signals.controls["trajectory"] = torch.from_numpy(_read_trajectory(options))[None]
     return signals
 
 
 def given_frames(path: str, options: argparse.Namespace) -> "np.ndarray":
     """Frames ``[N, H, W, 3]`` uint8 that the video begins with."""
-    from cosmos1.generation.generator import read_given_frames
+    from cosmos1.generation.generator import is_picture, read_given_frames
 
-    is_image = Path(path).suffix.lower() in IMAGES or (options.input_type or "").endswith("image")
+    is_image = is_picture(path) or (options.input_type or "").endswith("image")
     return read_given_frames(path, 1 if is_image else options.num_input_frames)
 
 
 def _read_views(options: argparse.Namespace, task: "AutoregressiveModel", signals: Signals) -> None:
     import torch
 
-    paths, num_views = options.view_input_paths, task.config.num_views
+    paths, num_views = options.conditioned_images, task.config.num_views
     if len(paths) != num_views:
         raise ConfigError(
-            f"--view_input_paths: {len(paths)} files, the network has {num_views} views; give one for each"
+            f"--conditioned_images: {len(paths)} files, the network has {num_views} views; give one for each"
         )
     signals.views = [given_frames(path, options) for path in paths]
     lengths = [len(frames) for frames in signals.views]
     if len(set(lengths)) > 1:
-        raise ConfigError(f"--view_input_paths: {lengths} frames; give videos alone, or pictures alone")
+        raise ConfigError(f"--conditioned_images: {lengths} frames; give videos alone, or pictures alone")
     signals.controls["view_indices"] = torch.arange(num_views)[None]
 
 
@@ -146,11 +151,12 @@ def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames:
     return torch.from_numpy(rays_of_tokens(rays_F6hw, task.config.camera.frames_per_token))[None]
 
 
-def _read_trajectory(name: str) -> "torch.Tensor":
-    import torch
+def _read_trajectory(options: argparse.Namespace) -> "np.ndarray":
+    """The 192 numbers of the path of the vehicle; zeros are none."""
+    import numpy as np
 
-    if name == "none":
-        return torch.zeros(1, 192)
-    if name not in PRESETS and not Path(name).exists():
-        raise ConfigError(f"--trajectory {name}: no such file; give one, or {', '.join(PRESETS)}, or none")
-    return torch.from_numpy(preset_trajectory(name) if name in PRESETS else read_trajectory(Path(name)))[None]
+    if options.trajectory_path is not None:
+        return read_trajectory(Path(options.trajectory_path))
+    if options.trajectory == NO_TRAJECTORY:
+        return np.zeros(NUM_VALUES, np.float32)
+    return preset_trajectory(options.trajectory, options.trajectory_speed)

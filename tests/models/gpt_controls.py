@@ -5,6 +5,7 @@ import torch
 
 from cosmos1.conditioning.token_settings import ActionRows, CameraRays, TrajectoryRows, ViewTokens
 from cosmos1.models.autoregressive.config import GPTConfig
+from cosmos1.parallel.strategy import MegatronStrategy
 from tests.models.gpt_reference import build_network, miniature
 
 NUM_VIEWS = 3
@@ -45,11 +46,11 @@ def signals_for(config: GPTConfig, batch_size: int, generator: torch.Generator) 
     return signals
 
 
-def network_and_inputs(name: str, seed: int = 0, **changes):
+def network_and_inputs(name: str, strategy: MegatronStrategy | None = None):
     """``(config, network whose new layers are no longer zero, tokens [2, S], text, controls)``."""
-    config = miniature(video2world=True, **SIGNALS[name], **changes)
-    network = build_network(config)
-    generator = torch.Generator().manual_seed(seed)
+    config = miniature(video2world=True, **SIGNALS[name])
+    network = build_network(config, strategy)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter_name, parameter in network.named_parameters():
             if parameter_name.startswith(("camera.", "views.")):

@@ -14,6 +14,7 @@ from cosmos1.models.autoregressive.objective import make_token_sample
 from cosmos1.models.autoregressive.objective_config import NextTokenObjective
 from cosmos1.models.autoregressive.positions import absolute_positions, rotary_angles
 from cosmos1.models.autoregressive.sampling import SamplingSettings
+from cosmos1.parallel.strategy import MegatronStrategy
 from tests.models.gpt_controls import CAMERA, SIGNALS, network_and_inputs, signals_for
 from tests.models.gpt_reference import build_network, golden_inputs, miniature
 
@@ -262,6 +263,13 @@ def test_batches_that_do_not_fit_are_refused(name, change, message):
 def test_settings_that_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         GPTConfig(**{"video2world": True, **settings}).validate()
+
+
+def test_rays_of_another_number_of_frames_than_a_token_has_are_refused():
+    config = miniature(video2world=True, camera=CAMERA)
+    AutoregressiveModel(config, compression_factor=[2, 8, 8]).validate(MegatronStrategy(), 1)
+    with pytest.raises(ConfigError, match="frames_per_token=2.*has 8 frames"):
+        AutoregressiveModel(config).validate(MegatronStrategy(), 1)
 
 
 def test_full_size_sequences():

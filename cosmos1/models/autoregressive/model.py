@@ -33,6 +33,11 @@ class AutoregressiveModel:
         config, tp_size = self.config, strategy.tensor_model_parallel_size
         config.validate()
         self.objective.validate(config.latent_shape[0])
+        if config.camera is not None and config.camera.frames_per_token != self.compression_factor[0]:
+            raise ConfigError(
+                f"model.config.camera.frames_per_token={config.camera.frames_per_token}, but a token of the tokenizer has "
+                f"{self.compression_factor[0]} frames (model.compression_factor); set it to that"
+            )
         strategy.validate(world_size, config.num_layers, config.num_attention_heads)
         split = {
             "num_query_groups": config.num_query_groups,
