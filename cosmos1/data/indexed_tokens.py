@@ -95,7 +95,7 @@ class IndexedTokensDataModule(OrderedDataModule):
     def _load_sample(self, training: bool, index: int, position: int) -> Dict[str, Any]:
         import torch
 
-        from cosmos1.models.tokenizers.discrete import check_ids
+        from cosmos1.models.tokenizers.token_grid import check_ids
 
         dataset, place = (self._training if training else self._held_out)[index]
         sample = dataset[place]

@@ -103,7 +103,7 @@ def _codes_of(path: Path, num_tokens: Optional[int]):
 
     Raises DataError naming the file; with `num_tokens`, also when it holds another number of them.
     """
-    from cosmos1.models.tokenizers.discrete import check_ids
+    from cosmos1.models.tokenizers.token_grid import check_ids
 
     ids = load_tensor(path)
     if ids.ndim != 1 or ids.is_floating_point() or len(ids) < 2:

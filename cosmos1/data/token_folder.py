@@ -36,7 +36,7 @@ class TokenFolderDataModule(LatentFolderDataModule):
 
     def _tokens(self, folder: Path, name: str, expected: Optional[List[int]]):
         """Ids (t, h, w) int64 of a sample, views one after another. Raises DataError for anything else."""
-        from cosmos1.models.tokenizers.discrete import check_ids
+        from cosmos1.models.tokenizers.token_grid import check_ids
 
         where = f"{folder}: sample {name}: video_tokens"
         ids = load_tensor(folder / f"{name}.{TOKENS_PART}")

@@ -52,7 +52,7 @@ def decode_tokens(content: bytes, where: str, position: int, expected_shape: Opt
     """
     import torch
 
-    from cosmos1.models.tokenizers.discrete import check_ids
+    from cosmos1.models.tokenizers.token_grid import check_ids
 
     try:
         tokens = torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False).astype(np.int64))

@@ -13,8 +13,7 @@ import torch
 
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers import fsq
-from cosmos1.models.tokenizers.discrete import check_clip, check_ids
-from cosmos1.models.tokenizers.token_grid import clip_shape
+from cosmos1.models.tokenizers.token_grid import check_clip, check_ids, clip_shape
 
 HUB_NAMES = {
     (8, 16, 16): "nvidia/Cosmos-1.0-Tokenizer-DV8x16x16",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from cosmos1.errors import ConfigError, DataError
-from cosmos1.models.tokenizers.token_grid import latent_grid
+from cosmos1.errors import ConfigError
 from cosmos1.models.tokenizers.video import unknown_name_message
 
 if TYPE_CHECKING:
@@ -62,25 +61,3 @@ def build_discrete_tokenizer(
 
         return CosmosDvTokenizer(compression, encoder_path, decoder_path, device)
     raise ConfigError(unknown_name_message("discrete video tokenizer", name, DISCRETE_TOKENIZER_NAMES))
-
-
-def check_clip(tokenizer: DiscreteVideoTokenizer, video_BCTHW: torch.Tensor) -> list[int]:
-    """Return the token grid [t, h, w] of a video. Raises ConfigError unless it is (B, 3, T, H, W) of fitting sizes."""
-    shape = tuple(video_BCTHW.shape)
-    if len(shape) != 5 or shape[1] != 3:
-        raise ConfigError(f"tokenizer {tokenizer.name}: video has shape {shape}, (batch, 3, T, H, W) is needed.")
-    try:
-        return latent_grid(*shape[2:], tokenizer.compression)
-    except ConfigError as error:
-        raise ConfigError(f"tokenizer {tokenizer.name}: {error}") from error
-
-
-def check_ids(ids: torch.Tensor, vocab_size: int, where: str) -> None:
-    """Raise DataError naming `where` unless every id is in 0..vocab_size-1."""
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= vocab_size:
-        num_outside = int(((ids < 0) | (ids >= vocab_size)).sum())
-        raise DataError(
-            f"{where}: {num_outside} of {ids.numel()} token ids are outside 0..{vocab_size - 1} (smallest {low}, largest "
-            f"{high}). The tokens are of another tokenizer or damaged: prepare them again."
-        )

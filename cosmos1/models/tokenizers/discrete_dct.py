@@ -23,7 +23,7 @@ from einops import rearrange
 
 from cosmos1.models.tokenizers import fsq
 from cosmos1.models.tokenizers.dct import COLOUR_AXES, cosines
-from cosmos1.models.tokenizers.discrete import check_clip, check_ids
+from cosmos1.models.tokenizers.token_grid import check_clip, check_ids
 
 # Colour axis, vertical and horizontal frequency of each pattern, in the order of the digits; luma comes last.
 _PATTERNS = ((1, 0, 0), (2, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0))

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the shape of a clip and the compression of a tokenizer to the grid of tokens, and to sequence lengths."""
+"""From the shape of a clip and the compression of a tokenizer to the grid of tokens; checks of clips and of ids."""
 
 from __future__ import annotations
 
-from cosmos1.errors import ConfigError
+from typing import TYPE_CHECKING
+
+from cosmos1.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cosmos1.models.tokenizers.discrete import DiscreteVideoTokenizer
 
 PUBLISHED_COMPRESSIONS = ("8,16,16", "4,8,8")
 
@@ -42,3 +49,25 @@ def latent_grid(num_frames: int, height: int, width: int, compression: tuple[int
 def clip_shape(grid: list[int], compression: tuple[int, int, int]) -> list[int]:
     """Return frames, height and width of the clip that a token grid decodes to."""
     return [1 + (grid[0] - 1) * compression[0], grid[1] * compression[1], grid[2] * compression[2]]
+
+
+def check_clip(tokenizer: DiscreteVideoTokenizer, video_BCTHW: torch.Tensor) -> list[int]:
+    """Return the token grid [t, h, w] of a video. Raises ConfigError unless it is (B, 3, T, H, W) of fitting sizes."""
+    shape = tuple(video_BCTHW.shape)
+    if len(shape) != 5 or shape[1] != 3:
+        raise ConfigError(f"tokenizer {tokenizer.name}: video has shape {shape}, (batch, 3, T, H, W) is needed.")
+    try:
+        return latent_grid(*shape[2:], tokenizer.compression)
+    except ConfigError as error:
+        raise ConfigError(f"tokenizer {tokenizer.name}: {error}") from error
+
+
+def check_ids(ids: torch.Tensor, vocab_size: int, where: str) -> None:
+    """Raise DataError naming `where` unless every id is in 0..vocab_size-1."""
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        num_outside = int(((ids < 0) | (ids >= vocab_size)).sum())
+        raise DataError(
+            f"{where}: {num_outside} of {ids.numel()} token ids are outside 0..{vocab_size - 1} (smallest {low}, largest "
+            f"{high}). The tokens are of another tokenizer or damaged: prepare them again."
+        )
