@@ -49,7 +49,7 @@ class CosmosDvTokenizer:
         """Encode (B, 3, T, H, W) in [-1, 1] to ids (B, t, h, w) int64. Raises DataError when the file is another's."""
         if self._encoder is None:
             raise ConfigError(f"tokenizer {self.name}: no encoder was given, only the decoder. Give encoder_path.")
-        grid = check_clip(self, video_BCTHW)
+        grid = check_clip(self.name, self.compression, video_BCTHW)
         parts = [
             self._encoder(clips.to(self.device, self.dtype))[0] for clips in video_BCTHW.split(CLIPS_PER_ENCODER_CALL)
         ]

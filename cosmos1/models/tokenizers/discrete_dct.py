@@ -58,7 +58,7 @@ class DiscreteDctTokenizer:
 
     def encode(self, video_BCTHW: torch.Tensor) -> torch.Tensor:
         """Encode (B, 3, T, H, W) in [-1, 1] to ids (B, 1 + (T-1)/r_t, H/r_h, W/r_w) int64."""
-        check_clip(self, video_BCTHW)
+        check_clip(self.name, self.compression, video_BCTHW)
         video = video_BCTHW.to(self.device, torch.float32)
         groups = rearrange(video[:, :, 1:], "b c (t f) h w -> b c t f h w", f=self.compression[0])
         pictures = torch.cat([video[:, :, :1], groups.mean(dim=3)], dim=2)

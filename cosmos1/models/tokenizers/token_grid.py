@@ -10,8 +10,6 @@ from cosmos1.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import torch
 
-    from cosmos1.models.tokenizers.discrete import DiscreteVideoTokenizer
-
 PUBLISHED_COMPRESSIONS = ("8,16,16", "4,8,8")
 
 
@@ -51,15 +49,15 @@ def clip_shape(grid: list[int], compression: tuple[int, int, int]) -> list[int]:
     return [1 + (grid[0] - 1) * compression[0], grid[1] * compression[1], grid[2] * compression[2]]
 
 
-def check_clip(tokenizer: DiscreteVideoTokenizer, video_BCTHW: torch.Tensor) -> list[int]:
+def check_clip(tokenizer_name: str, compression: tuple[int, int, int], video_BCTHW: torch.Tensor) -> list[int]:
     """Return the token grid [t, h, w] of a video. Raises ConfigError unless it is (B, 3, T, H, W) of fitting sizes."""
     shape = tuple(video_BCTHW.shape)
     if len(shape) != 5 or shape[1] != 3:
-        raise ConfigError(f"tokenizer {tokenizer.name}: video has shape {shape}, (batch, 3, T, H, W) is needed.")
+        raise ConfigError(f"tokenizer {tokenizer_name}: video has shape {shape}, (batch, 3, T, H, W) is needed.")
     try:
-        return latent_grid(*shape[2:], tokenizer.compression)
+        return latent_grid(*shape[2:], compression)
     except ConfigError as error:
-        raise ConfigError(f"tokenizer {tokenizer.name}: {error}") from error
+        raise ConfigError(f"tokenizer {tokenizer_name}: {error}") from error
 
 
 def check_ids(ids: torch.Tensor, vocab_size: int, where: str) -> None:
