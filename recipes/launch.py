@@ -15,7 +15,7 @@ import sys
 from importlib import import_module
 
 from cosmos1.errors import UserError
-from cosmos1.launch.jobs import Record, find_record, make_job, refuse_secrets
+from cosmos1.launch.jobs import UNKNOWN, JobLost, Record, find_record, make_job, refuse_secrets
 from cosmos1.launch.profile_file import choose_profile
 
 EXECUTORS = {
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         return launch(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, JobLost) else 2
 
 
 def launch(arguments: list[str]) -> int:
@@ -54,12 +54,12 @@ def launch(arguments: list[str]) -> int:
         retries=options.retries,
     )
     executor.check(job)
-    plain_profile = dataclasses.asdict(profile)
-    refuse_secrets(job, [str(plain_profile), *job.command])
+    refuse_secrets(job)
     if options.dryrun:
         for title, text in executor.texts(job).items():
             print(f"# ---- {title}\n{text.rstrip()}\n")
         return 0
+    plain_profile = dataclasses.asdict(profile)
     executor.require(plain_profile)
     record = Record(job.id, job.name, name, executor.submit(job), job.command, plain_profile)
     record.save()
@@ -79,11 +79,14 @@ def attend(executor, record: Record) -> int:
 
 
 def print_states(executor, record: Record) -> int:
-    """One line per job. Returns the exit status of the last, because a chain goes on after jobs that ran out of time."""
+    """One line per job. Returns the exit status of the last, because a chain goes on after jobs that ran out of time.
+
+    0 while it runs, and 1 when its executor does not know it.
+    """
     states = executor.states(record)
     for state in states:
         print(f"{state.job}  {state.state}" + (f"  exit status {state.exit_status}" if state.finished else ""))
-    return states[-1].exit_status if states[-1].finished else 0
+    return states[-1].exit_status if states[-1].finished else int(states[-1].state == UNKNOWN)
 
 
 def manage(arguments: list[str]) -> int:
@@ -136,7 +139,11 @@ def launch_parser() -> argparse.ArgumentParser:
     )
     add("--dependency", metavar="ID", help="launch or Slurm job that must succeed first (slurm)")
     add(
-        "--retries", type=int, default=0, metavar="N", help="start again up to N times after a failure; the run resumes"
+        "--retries",
+        type=count_from(0),
+        default=0,
+        metavar="N",
+        help="start again up to N times after a failure; the run resumes",
     )
     return parser
 

@@ -98,6 +98,8 @@ def _find(path: Path) -> tuple[Container, Path]:
         )
     if path.is_file():
         return ("safetensors" if path.suffix == ".safetensors" else "split" if find_split(path) else "pt"), path
+    if _is_own_folder(path):
+        return "dist", path
     for folder in (path, path / "transformer"):
         if any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json")):
             return "safetensors", folder
@@ -111,6 +113,13 @@ def _find(path: Path) -> tuple[Container, Path]:
     if (path / "model.pt").exists() or len(files) == 1:
         return "pt", path / "model.pt" if (path / "model.pt").exists() else files[0]
     return "dist", path
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Whether this is a run folder of this suite, its checkpoints, one of them, or the weights of one; files that were
+    put beside them, an export for example, do not matter."""
+    holds_checkpoints = any(folders.complete_checkpoints(folder) for folder in (path, path / "checkpoints"))
+    return holds_checkpoints or _is_ours(path) or _is_ours(path / "weights")
 
 
 def _is_ours(weights: Path) -> bool:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from cosmos1.data.action_frames import NOT_RECORDED, ActionFrames, with_frames
+from cosmos1.data.action_frames import (
+    BRIDGE_CONTROL_RATE_HZ,
+    NOT_RECORDED,
+    ActionFrames,
+    normalization_of,
+    with_frames,
+)
 from cosmos1.data.frame_table import PREPARE_WITH, FrameTable, open_frame_table
 from cosmos1.data.latent_sample import NUM_TEXT_TOKENS, SPATIAL_FACTOR, TEXT_WIDTH, check_latent, finish_sample
 from cosmos1.data.ordered import OrderedDataModule
@@ -24,13 +30,15 @@ PUBLISHED_COMPRESSION = [8, 16, 16]
 @dataclass
 class ActionWindows(OrderedDataModule):
     """Windows of `num_frames` frames. Held-out episodes come from `validation_path`, or else they are
-    `validation_fraction` of the episodes. `action_convention`, when given, must be the one the folder records.
+    `validation_fraction` of the episodes. `action_convention`, when given, must be the one the folder records. `fps` is
+    the robot's control rate; None: the one that the folder records of its source, or else 5, that of Bridge.
     """
 
     num_frames: int = 2
     validation_path: Optional[str] = None
     validation_fraction: float = 0.1
     action_convention: Optional[str] = None
+    fps: Optional[float] = None
 
     def setup(self) -> None:
         """Open the folder and list the windows. Raises DataError or ConfigError; reads no frame."""
@@ -40,6 +48,7 @@ class ActionWindows(OrderedDataModule):
         names = [episode.name for episode in self._table.episodes]
         if self.validation_path:
             self._held_out_table, held_out = self._open(self.validation_path), None
+            self._check_alike()
             self._train = self._table.window_starts(self.num_frames)
             self._num_held_out = len(self._held_out_table.episodes)
         else:
@@ -68,6 +77,21 @@ class ActionWindows(OrderedDataModule):
             )
         return table
 
+    def _check_alike(self) -> None:
+        """Raise DataError unless frames and actions of the held-out table mean what those of training mean."""
+        training, held_out = (self._meaning(table) for table in (self._table, self._held_out_table))
+        different = [name for name in training if training[name] != held_out[name]]
+        if different:
+            found = "; ".join(f"{name}: {held_out[name]} here, {training[name]} in {self.path}" for name in different)
+            raise DataError(
+                f"data.validation_path={self.validation_path}: {found}. Prepare it with the options of the training data."
+            )
+
+    def _meaning(self, table: FrameTable) -> Dict[str, Any]:
+        recorded = ("tokenizer", "compression", "action_convention", "action_scale", "action_offset")
+        shapes = {"frames": table.frame_shape, "numbers per action": table.actions.shape[1]}
+        return shapes | {name: table.facts.get(name) for name in recorded}
+
     def _check_frames(self, table: FrameTable) -> None:
         """Raise DataError unless the frames are of the kind that this module feeds."""
         raise NotImplementedError
@@ -80,6 +104,16 @@ class ActionWindows(OrderedDataModule):
         """Name of the tokenizer that made the frames, None where dataset.json does not say."""
         return self._table.facts.get("tokenizer")
 
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second, known after `setup`."""
+        source = self._table.facts.get("source", {})
+        return self.fps if self.fps is not None else float(source.get("fps", BRIDGE_CONTROL_RATE_HZ))
+
+    def _frames_of_network(self, height: int, width: int) -> ActionFrames:
+        normalization = normalization_of(self._table.facts)
+        return ActionFrames(self._convention(self._table), height, width, self.frame_rate, **normalization)
+
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         facts = self._table.facts
@@ -89,7 +123,8 @@ class ActionWindows(OrderedDataModule):
             f"data: {self.path}: {self.num_train_samples} training windows of {self.num_frames} frames, episodes in the "
             f"folder: {len(self._table.episodes)}",
             f"data: {self.num_validation_samples} validation windows {held_out}",
-            f"data: tokenizer {facts.get('tokenizer', 'not recorded')}, frame by frame, each {self._table.frame_shape}",
+            f"data: tokenizer {facts.get('tokenizer', 'not recorded')}, frame by frame, each {self._table.frame_shape}, "
+            f"{self.frame_rate:g} per second",
             f"data: actions of {self._table.actions.shape[1]} numbers, convention "
             f'"{self._convention(self._table)}": {meaning}; scale {facts.get("action_scale", "none recorded")}',
         ]
@@ -108,11 +143,10 @@ class ActionPairsDataModule(ActionWindows):
 
     The batch has the keys of LatentFolderDataModule: video [B, 16, F, h, w] of frames tokenised one by one, text
     embeddings of zeros with a mask of ones, fps, num_frames, image_size, padding_mask, sample_position; and action
-    [B, F-1, A] float32, already scaled. `fps` is the robot's control rate. The text has `num_text_tokens` rows of zeros;
-    attention to equal rows gives the same result for any number of them, and fewer cost less.
+    [B, F-1, A] float32, already scaled. The text has `num_text_tokens` rows of zeros; attention to equal rows gives the
+    same result for any number of them, and fewer cost less.
     """
 
-    fps: float = 5.0
     num_text_tokens: int = NUM_TEXT_TOKENS
 
     def _check_frames(self, table: FrameTable) -> None:
@@ -132,10 +166,8 @@ class ActionPairsDataModule(ActionWindows):
     def state_dict(self, consumed_samples: int) -> Dict[str, Any]:
         """As the base class, with what generation must know of frames and actions."""
         _, _, height, width = self.sample_shape
-        size = (height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
-        return with_frames(
-            super().state_dict(consumed_samples), ActionFrames(self._convention(self._table), *size, self.fps)
-        )
+        frames = self._frames_of_network(height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
+        return with_frames(super().state_dict(consumed_samples), frames)
 
     def _load_sample(self, training: bool, index: int, position: int) -> Dict[str, Any]:
         import torch
@@ -144,7 +176,7 @@ class ActionPairsDataModule(ActionWindows):
         latent_CFHW = frames_FC1HW[:, :, 0].transpose(0, 1).contiguous()
         check_latent(latent_CFHW, f"{table.folder}: frames from row {row}")
         text = torch.zeros(self.num_text_tokens, TEXT_WIDTH, dtype=torch.bfloat16)
-        info = {"fps": self.fps, "num_frames": self.num_frames}
+        info = {"fps": self.frame_rate, "num_frames": self.num_frames}
         sample = finish_sample(latent_CFHW, text, torch.ones(len(text), dtype=torch.bfloat16), info, position)
         return {**sample, "action": actions}
 
@@ -155,11 +187,8 @@ class ActionTokensDataModule(ActionWindows):
 
     The batch: tokens [B, S] and labels [B, S] int64, loss_mask [B, S] float32, action [B, F-1, A] float32,
     sample_position [B]. A sequence is begin-of-video, the codes of F frames row by row, and padding such that S is a
-    multiple of 128; labels are the tokens shifted by one, and the loss takes all frames but the first. `fps` is the
-    robot's control rate.
+    multiple of 128; labels are the tokens shifted by one, and the loss takes all frames but the first.
     """
-
-    fps: float = 5.0
 
     def _check_frames(self, table: FrameTable) -> None:
         shape = table.frame_shape
@@ -183,8 +212,7 @@ class ActionTokensDataModule(ActionWindows):
         """As the base class, with what generation must know of frames and actions."""
         _, rows, columns = self.compression or PUBLISHED_COMPRESSION
         _, h, w = self.sample_shape
-        frames = ActionFrames(self._convention(self._table), h * rows, w * columns, self.fps)
-        return with_frames(super().state_dict(consumed_samples), frames)
+        return with_frames(super().state_dict(consumed_samples), self._frames_of_network(h * rows, w * columns))
 
     def _load_sample(self, training: bool, index: int, position: int) -> Dict[str, Any]:
         import torch

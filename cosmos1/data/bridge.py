@@ -138,7 +138,7 @@ def read_episode(root: Optional[Path], path: Path, action_dim: int = BRIDGE_ACTI
             )
     if has_poses and length > 1:
         _check_actions(where, state, action)
-    videos = tuple(_video_path(root, path, entry) for entry in raw["videos"]) if root else ()
+    videos = _video_paths(root, path, raw["videos"]) if root else ()
     return Episode(path.stem, path, _texts(raw, where), videos, state, action, gripper, has_poses)
 
 
@@ -190,9 +190,15 @@ def _numbers(row: "np.ndarray") -> str:
     return "[" + ", ".join(f"{value:.4g}" for value in row) + "]"
 
 
+def _video_paths(root: Path, annotation: Path, entries: Any) -> Tuple[Path, ...]:
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{annotation}: videos is {entries!r}, a list with one entry per camera is needed.")
+    return tuple(_video_path(root, annotation, entry) for entry in entries)
+
+
 def _video_path(root: Path, annotation: Path, entry: Any) -> Path:
     named = entry.get("video_path") if isinstance(entry, dict) else None
-    if not named or not (root / named).is_file():
+    if not isinstance(named, str) or not (root / named).is_file():
         raise DataError(
             f"{annotation}: lists the video {named}, but there is no file {root / str(named)}. Download it, or remove "
             f"the episode."

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple
 
-from cosmos1.data.action_frames import ActionFrames, with_frames
+from cosmos1.data.action_frames import (
+    BRIDGE_CONTROL_RATE_HZ,
+    ActionFrames,
+    normalization_of,
+    read_source_facts,
+    with_frames,
+)
 from cosmos1.data.actions import ACTION_CONVENTIONS, BRIDGE_ACTION_DIM
 from cosmos1.data.bridge import (
     Episode,
@@ -36,7 +42,8 @@ class BridgePixelsDataModule(OrderedDataModule):
     The tree's own folders are the splits; without `validation_split` nothing is held out. Pictures are stretched to
     `video_size`. One of `cam_ids` is drawn per sample. `action_convention` is a name of
     cosmos1.data.actions.ACTION_CONVENTIONS; with `accumulate_action` motions are seen from the window's first frame.
-    `fps` is the robot's control rate, 5 for Bridge; its mp4 files declare 3.
+    `fps` is the robot's control rate; None: that of the tree's dataset.json (data_prep/lerobot.py), or else 5, that of
+    Bridge, whose mp4 files declare 3.
 
     Each frame becomes one latent frame: the tokenizer sees frames one by one. The text has `num_text_tokens` rows of
     zeros; attention to equal rows gives the same result for any number of them, and fewer cost less.
@@ -52,13 +59,14 @@ class BridgePixelsDataModule(OrderedDataModule):
     action_convention: Literal["json", "scaled", "scaled_binary"] = "scaled"
     action_dim: int = BRIDGE_ACTION_DIM
     accumulate_action: bool = False
-    fps: float = 5.0
+    fps: Optional[float] = None
     num_text_tokens: int = NUM_TEXT_TOKENS
 
     def setup(self) -> None:
         """Read all annotations and list the windows. Raises DataError or ConfigError; no video is opened."""
         self._check_settings()
         root = Path(self.path)
+        self._source = read_source_facts(root)
         self._train, self._skipped = read_episodes(root, self.split, self.action_dim)
         self._train_windows = self._windows(self._train, self.split, 1)
         self._held_out: List[Episode] = []
@@ -119,10 +127,21 @@ class BridgePixelsDataModule(OrderedDataModule):
         """None: pixels go with any tokenizer."""
         return None
 
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second of the robot's control, known after `setup`."""
+        return self.fps if self.fps is not None else float(self._source.get("fps", BRIDGE_CONTROL_RATE_HZ))
+
     def state_dict(self, consumed_samples: int) -> Dict[str, Any]:
         """As the base class, with what generation must know of frames and actions."""
+        recorded = not all(episode.has_poses for episode in self._train)
         frames = ActionFrames(
-            self.action_convention, *self.video_size, self.fps, self.sequence_interval, self.accumulate_action
+            self.action_convention,
+            *self.video_size,
+            self.frame_rate,
+            self.sequence_interval,
+            self.accumulate_action,
+            **(normalization_of(self._source) if recorded else {}),
         )
         return with_frames(super().state_dict(consumed_samples), frames)
 
@@ -134,7 +153,7 @@ class BridgePixelsDataModule(OrderedDataModule):
             f"data: {self.path}: {self.num_train_samples} training windows of {self.num_frames} frames, "
             f"{self.sequence_interval} apart, from {len(self._train)} episodes of {self.split}",
             f"data: {self.num_validation_samples} validation windows {held_out}",
-            f"data: raw pixels, {height} x {width}, {self.fps:g} frames per second, cameras {self.cam_ids}",
+            f"data: raw pixels, {height} x {width}, {self.frame_rate:g} frames per second, cameras {self.cam_ids}",
             f'data: actions of {self.action_dim} numbers, convention "{self.action_convention}": {rule.meaning}'
             + ("; seen from the first frame" if self.accumulate_action else ""),
             *(f"data: skipped: {line}" for line in self._skipped),
@@ -160,7 +179,7 @@ class BridgePixelsDataModule(OrderedDataModule):
             "t5_text_embeddings": torch.zeros(self.num_text_tokens, TEXT_WIDTH, dtype=torch.bfloat16),
             "t5_text_mask": torch.ones(self.num_text_tokens, dtype=torch.bfloat16),
             "image_size": torch.tensor([height, width, height, width], dtype=torch.int64),
-            "fps": torch.tensor(self.fps, dtype=torch.float32),
+            "fps": torch.tensor(self.frame_rate, dtype=torch.float32),
             "num_frames": torch.tensor(self.num_frames, dtype=torch.int64),
             "padding_mask": torch.zeros(1, height // SPATIAL_FACTOR, width // SPATIAL_FACTOR),
             "sample_position": torch.tensor(position, dtype=torch.int64),

@@ -26,7 +26,11 @@ def read_captioned_videos(jsonl: Path, strict: bool) -> tuple[list[CaptionedVide
     if not jsonl.is_file():
         raise DataError(f"--input_jsonl {jsonl}: there is no such file. Give the list of videos, one object per line.")
     videos, missing = [], []
-    for number, line in enumerate(jsonl.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = jsonl.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"--input_jsonl {jsonl}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"line {number} of {jsonl}"

@@ -4,6 +4,7 @@
 import io
 import json
 import pickle
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -14,7 +15,7 @@ def read_captions(path: Path) -> Dict[str, str]:
     """Return caption by source name.
 
     `.json`: {name: caption}; `.jsonl`: {"name": ..., "caption": ...} per line; `.pkl` and `.pickle`: a dict of strings.
-    A key "name/0" is that of the first chunk and stands for the source; other chunks' captions are not used.
+    A key "name/0" is that of the first chunk and stands for the source; "name/1", ... beside it are not used.
     Raises DataError for anything else.
     """
     try:
@@ -31,14 +32,16 @@ def read_captions(path: Path) -> Dict[str, str]:
             f'captions {path}: cannot be read ({error!r}). Give a .json {{"name": "caption"}} or a .jsonl with '
             f'{{"name": ..., "caption": ...}} per line.'
         ) from error
-    if not isinstance(captions, dict) or not all(isinstance(caption, str) for caption in captions.values()):
+    if not isinstance(captions, dict) or not all(isinstance(text, str) for pair in captions.items() for text in pair):
         raise DataError(f"captions {path}: a dict from names to strings is needed.")
-    return {name.removesuffix("/0"): caption for name, caption in captions.items() if _is_first(str(name))}
+    return {
+        name.removesuffix("/0"): caption for name, caption in captions.items() if not _is_later_chunk(name, captions)
+    }
 
 
-def _is_first(name: str) -> bool:
-    chunk = name.rpartition("/")[2] if "/" in name else "0"
-    return chunk == "0" or not chunk.isdigit()
+def _is_later_chunk(name: str, names: Container[str]) -> bool:
+    source, _, chunk = name.rpartition("/")
+    return chunk.isdigit() and chunk != "0" and f"{source}/0" in names
 
 
 def load_plain_pickle(content: bytes, where: str, allowed: Optional[Dict[str, Any]] = None) -> Any:
@@ -55,7 +58,7 @@ def load_plain_pickle(content: bytes, where: str, allowed: Optional[Dict[str, An
 
     try:
         return Restricted(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{where}: cannot be unpickled ({error!r}). Get the file again.") from error

@@ -2,7 +2,7 @@
 """Which clips of which videos a preparation program will encode, settled before anything is written."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,8 @@ def usable_videos(
 ) -> tuple[list[tuple[int, VideoInfo, int]], list[str]]:
     """Probe every video. Return place in `paths`, facts and number of frames of each that has at least `num_frames`.
 
-    Also returns one line per video that is left out. Raises DataError when no video is left; with `strict`, at the
-    first that is left out.
+    Frames that an edit list hides do not count. Also returns one line per video that is left out. Raises DataError
+    when no video is left; with `strict`, at the first that is left out.
     """
     usable: list[tuple[int, VideoInfo, int]] = []
     left_out: list[str] = []
@@ -75,7 +75,7 @@ def usable_videos(
             longest = max(longest, (length, path.name))
             if length < num_frames:
                 raise DataError(f"{path}: {length} frames, a chunk needs {num_frames}; skipped.")
-            usable.append((index, info, length))
+            usable.append((index, replace(info, num_frames=length), length))
         except DataError as error:
             if strict:
                 raise

@@ -13,8 +13,10 @@ from cosmos1.data.latent_sample import CONDITIONING_PART, REQUIRED_PARTS
 from cosmos1.data.latent_writer import CONDITIONING_FRAMES, LatentEncoder
 from cosmos1.data.preparation import (
     Progress,
+    check_output_folder,
     claim_output_folder,
     rank_and_world_size,
+    report_failures,
     share_of_rank,
     write_json,
     write_tensor,
@@ -27,10 +29,12 @@ def write_clips(arguments: argparse.Namespace, facts: dict[str, Any], planned: l
     """Write this rank's share of the samples of a plan, as far as files are missing.
 
     `facts` go into dataset.json. A video that fails is reported at the end (with --strict it stops the run). Raises
-    DataError when nothing at all was written, ConfigError for a folder in use.
+    DataError when no rank has written anything, ConfigError for a folder in use; encoders that cannot be built leave no
+    folder.
     """
     rank, world_size = rank_and_world_size()
-    claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
+    if rank == 0:
+        check_output_folder(arguments.output_path, facts, arguments.resume)
     owned = share_of_rank(facts["num_samples"], rank, world_size)
     work = [(video, unfinished_indices(arguments.output_path, video, owned)) for video in planned]
     work = [(video, indices) for video, indices in work if indices]
@@ -38,6 +42,7 @@ def write_clips(arguments: argparse.Namespace, facts: dict[str, Any], planned: l
     if rank == 0 and num_missing < len(owned):
         print(f"{len(owned) - num_missing} of {len(owned)} samples of rank 0 are already there")
     writer = SampleWriter(arguments) if work else None
+    claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
     progress = Progress(num_missing, "samples", enabled=rank == 0)
     failures = []
     for video, indices in work:
@@ -47,7 +52,10 @@ def write_clips(arguments: argparse.Namespace, facts: dict[str, Any], planned: l
             if arguments.strict:
                 raise
             failures.append(str(error))
-    report(arguments, rank, progress.done + len(owned) - num_missing, failures)
+    report_failures(arguments.output_path, failures, "*.info.json")
+    if rank == 0:
+        num_finished = progress.done + len(owned) - num_missing
+        print(f"{num_finished} samples of rank 0 are in {arguments.output_path}; {len(failures)} videos failed")
 
 
 class SampleWriter:
@@ -90,10 +98,17 @@ class SampleWriter:
 def write_video_samples(writer: SampleWriter, video: PlannedVideo, indices: list[int], progress: Progress) -> None:
     """Write the samples of one video, in one pass over its frames.
 
-    Raises DataError before anything is written when the video cannot be decoded to its end.
+    Raises DataError before anything is written when the video cannot be decoded to its end, or is too short for a
+    planned sample.
     """
     arguments = writer.arguments
-    count_frames(video.info.path)
+    num_frames = count_frames(video.info.path)
+    last = max(video.starts[index - video.first_index] for index in indices) + arguments.num_frames
+    if num_frames < last:
+        raise DataError(
+            f"{video.info.path}: {num_frames} frames can be decoded, the samples planned of it need {last}. Was it "
+            f"replaced meanwhile? Prepare it again into another folder."
+        )
     wanted = deque(indices)
     window: deque = deque(maxlen=arguments.num_frames)
     for number, frame in enumerate(iterate_frames(video.info.path, arguments.allow_grey)):
@@ -117,13 +132,3 @@ def unfinished_indices(folder: Path, video: PlannedVideo, owned: range) -> list[
         for index in indices
         if index in owned and not all((folder / f"{index}.{part}").exists() for part in parts)
     ]
-
-
-def report(arguments: argparse.Namespace, rank: int, num_finished: int, failures: list[str]) -> None:
-    """Say what failed; raise DataError when this rank has nothing to show for its work."""
-    if failures and num_finished == 0:
-        raise DataError("\n".join([*failures, f"rank {rank}: no sample was written."]))
-    for failure in failures:
-        print(f"FAILED: {failure}")
-    if rank == 0:
-        print(f"{num_finished} samples of rank 0 are in {arguments.output_path}; {len(failures)} videos failed")

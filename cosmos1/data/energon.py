@@ -77,6 +77,11 @@ class EnergonDataModule:
         return self._shape
 
     @property
+    def num_views(self) -> int:
+        """Camera views in one sample."""
+        return 1
+
+    @property
     def num_train_samples(self) -> int:
         return self._num_train
 

@@ -126,7 +126,7 @@ def _read_json(path: Path, default: Any) -> Any:
     if not path.exists():
         return default
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}). {PREPARE_WITH}") from error
 
@@ -155,6 +155,14 @@ def _episodes(folder: Path, actions: "torch.Tensor") -> List[EpisodeRows]:
     recorded = _read_json(folder / "episodes.json", None)
     if recorded is None:
         return [EpisodeRows(str(number), *span) for number, span in enumerate(spans)]
+    keys = ("id", "first_row", "length")
+    well_formed = isinstance(recorded, list) and all(
+        isinstance(entry, dict) and all(key in entry for key in keys) for entry in recorded
+    )
+    if not well_formed:
+        raise DataError(
+            f"{folder / 'episodes.json'}: a list of objects with {', '.join(keys)} is needed. {PREPARE_WITH}"
+        )
     if [[entry["first_row"], entry["length"]] for entry in recorded] != spans:
         raise DataError(
             f"{folder / 'episodes.json'}: lists {len(recorded)} episodes, the NaN rows of actions.pt bound {len(spans)} or "

@@ -54,6 +54,7 @@ class LatentFolderDataModule(OrderedDataModule):
             self._validation_folder = Path(self.validation_path)
             self._train = names
             self._validation, _ = _scan(self._validation_folder, self._parts())
+            self._check_alike(_read_dataset_facts(self._validation_folder))
             self._num_validation_videos = 0
         else:
             self._validation_folder = self._folder
@@ -63,6 +64,20 @@ class LatentFolderDataModule(OrderedDataModule):
             self._num_validation_videos = len(held_out)
         identity = [[name, videos[name]] for name in self._train] + [self._shape]
         self._begin(len(self._train), len(self._validation), identity)
+
+    def _check_alike(self, held_out: Dict[str, Any]) -> None:
+        """Raise DataError unless the held-out samples were made as those of training, as far as both record it."""
+        names = ("format", "tokenizer", "compression", "text_encoder", "num_frames", "height", "width")
+        different = [
+            f"{name}: {held_out[name]} here, {self._facts[name]} in {self.path}"
+            for name in names
+            if name in held_out and name in self._facts and held_out[name] != self._facts[name]
+        ]
+        if different:
+            raise DataError(
+                f"data.validation_path={self.validation_path}: {'; '.join(different)}. Prepare it with the options of the "
+                f"training data."
+            )
 
     def _parts(self) -> Sequence[str]:
         """The files of a finished sample."""

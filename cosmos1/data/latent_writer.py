@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 import numpy as np
 
 from cosmos1.data.latent_sample import CONDITIONING_PART, LATENT_PART, NUM_TEXT_TOKENS, TOKENS_PART
-from cosmos1.data.preparation import Progress, claim_output_folder, rank_and_world_size, share_of_rank
+from cosmos1.data.preparation import (
+    Progress,
+    check_output_folder,
+    claim_output_folder,
+    rank_and_world_size,
+    report_failures,
+    share_of_rank,
+)
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.discrete import DISCRETE_TOKENIZER_NAMES
 from cosmos1.models.tokenizers.token_grid import latent_grid, parse_compression
@@ -107,14 +114,17 @@ def write_samples(
     """Write this rank's share of the `facts["num_samples"]` samples of a planned folder, as far as files are missing.
 
     `parts` are the files that a finished sample has. A sample that fails with a DataError is reported at the end (with
-    --strict it stops the run). Raises DataError when nothing at all was written, ConfigError for a folder in use.
+    --strict it stops the run). Raises DataError when no rank has written anything, ConfigError for a folder in use;
+    encoders that cannot be built leave no folder.
     """
     rank, world_size = rank_and_world_size()
     folder = arguments.output_path
-    claim_output_folder(folder, facts, arguments.resume, rank)
+    if rank == 0:
+        check_output_folder(folder, facts, arguments.resume)
     owned = share_of_rank(facts["num_samples"], rank, world_size)
     missing = [index for index in owned if not all((folder / f"{index}.{part}").exists() for part in parts)]
     encoder = LatentEncoder(arguments) if missing else None
+    claim_output_folder(folder, facts, arguments.resume, rank)
     progress = Progress(len(missing), "samples", enabled=rank == 0)
     failures = []
     for index in missing:
@@ -125,10 +135,7 @@ def write_samples(
             if arguments.strict:
                 raise
             failures.append(str(error))
-    if failures and len(failures) == len(owned):
-        raise DataError("\n".join([*failures, f"rank {rank}: no sample was written."]))
-    for failure in failures:
-        print(f"FAILED: {failure}")
+    report_failures(folder, failures, "*.info.json")
     if rank == 0:
         print(f"{len(owned) - len(failures)} samples of rank 0 are in {folder}; {len(failures)} failed")
 
@@ -143,7 +150,7 @@ class LatentEncoder:
 
         device = choose_device(arguments.device)
         self._writes_tokens = writes_tokens(arguments)
-        build = _discrete_tokenizer if self._writes_tokens else _continuous_tokenizer
+        build = discrete_tokenizer if self._writes_tokens else _continuous_tokenizer
         self.tokenizer = build(arguments, device)
         self.text_encoder = build_text_encoder(
             arguments.text_encoder,
@@ -210,12 +217,22 @@ def _continuous_tokenizer(arguments: argparse.Namespace, device: str):
     )
 
 
-def _discrete_tokenizer(arguments: argparse.Namespace, device: str):
+def discrete_tokenizer(arguments: argparse.Namespace, device: str):
+    """The tokenizer that --tokenizer, --tokenizer_dir and --tokenizer_compression_factor name, or the published one.
+
+    Raises ConfigError for a compression that none is published for, DataError when weights are missing.
+    """
     from cosmos1.models.tokenizers.cosmos_dv import HUB_NAMES
     from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
 
     compression = parse_compression(arguments.tokenizer_compression_factor)
     path = arguments.tokenizer_dir or HUB_NAMES.get(compression)
+    if path is None and arguments.tokenizer == "cosmos_dv":
+        known = " and ".join(",".join(map(str, factors)) for factors in HUB_NAMES)
+        raise ConfigError(
+            f"--tokenizer_compression_factor {arguments.tokenizer_compression_factor}: tokenizers are published for {known}. "
+            f"Give --tokenizer_dir of yours, or use --tokenizer dct_fsq."
+        )
     return build_discrete_tokenizer(arguments.tokenizer, compression, path, device=device)
 
 

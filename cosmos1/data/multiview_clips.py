@@ -24,6 +24,9 @@ from cosmos1.errors import DataError
 # A text, or the rows (n, 1024) that a text encoder made of it.
 Caption = Union[str, np.ndarray]
 FrameSelection = Literal["nearest", "consecutive"]
+STRIDE_TOLERANCE = 0.02
+# How far the nearest frame may be, in frames of the recording: one, and a tenth for stamps that are rounded or jitter.
+REACH = 1.1
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class MultiviewClip:
     open_videos: "Callable[[], AbstractContextManager[Dict[str, Path]]]"
     """Gives the video file of each camera for the time of a `with` block."""
     track: Optional[EgoTrack] = None
+    track_problem: str = ""
+    """Why the recorded ego motion cannot be used; empty where it can, or where none was recorded."""
     window: Optional[Tuple[int, int]] = None
     """First and last frame of the first camera that the captions describe; None: all."""
 
@@ -68,35 +73,57 @@ def list_clips(folder: Path, cameras: List[str]) -> List[str]:
 def read_folder_clip(folder: Path, name: str, cameras: List[str]) -> MultiviewClip:
     """Read what the folder layout holds of a clip, without its frames.
 
-    Raises DataError: a camera without video, videos of different size or rate, time stamps that do not increase or are
-    not one per frame, a damaged trajectory.
+    Raises DataError for a camera without video and for what `view_timestamps` finds. Ego motion that cannot be used is
+    no error here: `track_problem` says why.
     """
     videos = {camera: folder / "videos" / camera / f"{name}.mp4" for camera in cameras}
     present = [camera for camera in cameras if videos[camera].exists()]
     if len(present) < len(cameras):
         absent = ", ".join(camera for camera in cameras if camera not in present)
         raise DataError(f"clip {name}: no video of {absent}; cameras present: {', '.join(present)}.")
+    stated = {}
+    for camera in cameras:
+        path = folder / "timestamps" / camera / f"{name}.json"
+        stated[camera] = read_timestamps(path.read_bytes(), str(path)) if path.exists() else None
+    trajectory = folder / "trajectory" / f"{name}.json"
+    track, problem = usable_track(lambda: read_track(trajectory)) if trajectory.exists() else (None, "")
+    return MultiviewClip(
+        name,
+        view_timestamps(name, videos, stated),
+        {camera: _caption(folder, camera, name) for camera in cameras},
+        lambda: nullcontext(videos),
+        track,
+        problem,
+    )
+
+
+def view_timestamps(
+    clip: str, videos: Dict[str, Path], stated: Dict[str, Optional[np.ndarray]]
+) -> Dict[str, np.ndarray]:
+    """Time stamps (N,) of each camera's video, from what is stated where there is something.
+
+    Raises DataError: videos of different size or rate, time stamps that do not increase or are not one per frame.
+    """
     infos = {camera: probe_video(path) for camera, path in videos.items()}
-    first = infos[cameras[0]]
+    reference, first = next(iter(infos.items()))
     timestamps = {}
     for camera, info in infos.items():
         if (info.height, info.width) != (first.height, first.width) or abs(info.fps - first.fps) > 0.01 * first.fps:
             raise DataError(
-                f"clip {name}: {camera} is {info.height} x {info.width} at {info.fps:g} fps, {cameras[0]} is "
+                f"clip {clip}: {camera} is {info.height} x {info.width} at {info.fps:g} fps, {reference} is "
                 f"{first.height} x {first.width} at {first.fps:g} fps. All views of a clip need one size and rate."
             )
         num_frames = info.num_frames or count_frames(info.path)
-        path = folder / "timestamps" / camera / f"{name}.json"
-        stated = read_timestamps(path.read_bytes(), str(path)) if path.exists() else None
-        timestamps[camera] = check_timestamps(name, camera, stated, num_frames, info.fps)
-    trajectory = folder / "trajectory" / f"{name}.json"
-    return MultiviewClip(
-        name,
-        timestamps,
-        {camera: _caption(folder, camera, name) for camera in cameras},
-        lambda: nullcontext(videos),
-        read_track(trajectory) if trajectory.exists() else None,
-    )
+        timestamps[camera] = check_timestamps(clip, camera, stated[camera], num_frames, info.fps)
+    return timestamps
+
+
+def usable_track(read: "Callable[[], EgoTrack]") -> "Tuple[Optional[EgoTrack], str]":
+    """The ego motion, or None and why it cannot be used: a clip is worth training on without it."""
+    try:
+        return read(), ""
+    except DataError as error:
+        return None, str(error)
 
 
 def _caption(folder: Path, camera: str, name: str) -> Optional[str]:
@@ -153,11 +180,13 @@ def reference_times(
         times = times[clip.window[0] : clip.window[1] + 1]
     times = times[(times >= begin) & (times <= end)]
     if selection == "nearest":
-        # Half a frame of tolerance: the last reference time may fall between the last two frames.
-        last = (times[-1] if len(times) else begin) + 0.5e6 / fps
+        # Half a frame of tolerance: the last reference time may fall between the last two frames. It stays within the
+        # reach of `_choose`, for recordings of a much higher rate.
+        reach = min(_period(clip.timestamps[camera], fps) for camera in cameras)
+        last = (times[-1] if len(times) else begin) + min(0.5e6 / fps, reach)
         starts = times[times + (num_frames - 1) * 1e6 / fps <= last]
     else:
-        starts = times[: max(len(times) - (num_frames - 1) * _stride(times, fps), 0)]
+        starts = times[: max(len(times) - (num_frames - 1) * _stride(clip, cameras[0], fps), 0)]
     if len(starts) == 0:
         raise DataError(
             f"clip {clip.name}: the cameras share {len(times)} frames of {cameras[0]}, too few for a chunk of {num_frames} "
@@ -173,31 +202,63 @@ def pick_frames(
 
     "nearest": for t0, t0 + 1/fps, ... the nearest frame of every camera: true time. "consecutive": every n-th frame of
     the first camera, n = int(its rate / fps), and of the others the first frame at or after that time; the released
-    models were trained so, with 30 frames per second called 24.
+    models were trained so, with 30 frames per second called 24. Raises DataError where a recording has a gap.
     """
     if selection == "nearest":
         times = start_us + np.arange(num_frames) * 1e6 / fps
     else:
         own = clip.timestamps[cameras[0]]
         first = int(np.searchsorted(own, start_us))
-        times = own[first : first + num_frames * _stride(own, fps) : _stride(own, fps)][:num_frames]
-    indices = np.stack([_choose(clip.timestamps[camera], times, selection) for camera in cameras])
+        stride = _stride(clip, cameras[0], fps)
+        times = own[first : first + num_frames * stride : stride][:num_frames]
+        _check_steps(clip, cameras[0], times, stride * _period(own, fps))
+    indices = np.stack([_choose(clip, camera, times, fps, selection) for camera in cameras])
     repeats = (np.diff(indices, axis=1) == 0).sum(axis=1).astype(np.float32)
     return FramePicks(indices, repeats, int(start_us))
 
 
-def _stride(times: np.ndarray, fps: float) -> int:
-    """How many frames of a recording to advance per frame of a chunk."""
-    rate = 1e6 * (len(times) - 1) / max(int(times[-1] - times[0]), 1) if len(times) > 1 else fps
-    return max(int(rate / fps + 1e-3), 1)
+def _period(timestamps: np.ndarray, fps: float) -> float:
+    """Microseconds from frame to frame of a whole recording; the median, which gaps do not change."""
+    return float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else 1e6 / fps
 
 
-def _choose(timestamps: np.ndarray, times: np.ndarray, selection: FrameSelection) -> np.ndarray:
-    after = np.searchsorted(timestamps, times).clip(0, len(timestamps) - 1)
-    if selection == "consecutive":
-        return after
-    before = (after - 1).clip(0)
-    return np.where(times - timestamps[before] <= timestamps[after] - times, before, after)
+def _stride(clip: MultiviewClip, camera: str, fps: float) -> int:
+    """How many frames of a recording to advance per frame of a chunk.
+
+    Rates a little off a multiple count as that multiple: 29.97 frames per second for 15 are every second frame.
+    """
+    ratio = 1e6 / (fps * _period(clip.timestamps[camera], fps))
+    nearest = round(ratio)
+    return nearest if nearest and abs(ratio / nearest - 1) <= STRIDE_TOLERANCE else max(int(ratio), 1)
+
+
+def _choose(clip: MultiviewClip, camera: str, times: np.ndarray, fps: float, selection: FrameSelection) -> np.ndarray:
+    """Frame numbers (F,) of a camera for these times. Raises DataError where there is no frame near one of them."""
+    timestamps, period = clip.timestamps[camera], _period(clip.timestamps[camera], fps)
+    chosen = np.searchsorted(timestamps, times).clip(0, len(timestamps) - 1)
+    # The frame at or after a time is a whole period away where the nearest is half a period away.
+    limit = 2 * REACH * period
+    if selection == "nearest":
+        before, limit = (chosen - 1).clip(0), REACH * period
+        chosen = np.where(times - timestamps[before] <= timestamps[chosen] - times, before, chosen)
+    distances = np.abs(timestamps[chosen] - times)
+    worst = int(distances.argmax())
+    if distances[worst] > limit:
+        raise DataError(
+            f"clip {clip.name}: {camera} has no frame within {limit / 1e6:.3f} s of {times[worst] / 1e6:.3f} s: frame "
+            f"{chosen[worst]} is {distances[worst] / 1e6:.3f} s away. The recording has a gap; cut the clip there."
+        )
+    return chosen
+
+
+def _check_steps(clip: MultiviewClip, camera: str, times: np.ndarray, step: float) -> None:
+    """Raise DataError when the frames of a chunk do not follow one another at an even pace."""
+    steps = np.diff(times)
+    if len(steps) and steps.max() > 2 * REACH * step:
+        raise DataError(
+            f"clip {clip.name}: {camera} has a gap of {steps.max() / 1e6:.3f} s at {times[steps.argmax()] / 1e6:.3f} s, "
+            f"{step / 1e6:.3f} s lie between its frames elsewhere. Cut the clip there."
+        )
 
 
 def read_views(clip: MultiviewClip, cameras: List[str], picks: FramePicks, height: int, width: int) -> np.ndarray:

@@ -55,7 +55,12 @@ class MultiviewFolderDataModule(LatentFolderDataModule):
     def sample_shape(self) -> List[int]:
         """Shape [16, V*t, h, w] of the latent of a sample, known after `setup`."""
         channels, frames, h, w = self._shape
-        return [channels, frames // self._num_views * (self.views_per_sample or self._num_views), h, w]
+        return [channels, frames // self._num_views * self.num_views, h, w]
+
+    @property
+    def num_views(self) -> int:
+        """Camera views in one sample, known after `setup`."""
+        return self.views_per_sample or self._num_views
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""

@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from cosmos1.data.captions import load_plain_pickle
-from cosmos1.data.multiview_clips import Caption, MultiviewClip, read_timestamps
+from cosmos1.data.multiview_clips import Caption, MultiviewClip, read_timestamps, usable_track, view_timestamps
 from cosmos1.data.rigs import pose_in_rig
 from cosmos1.data.trajectories import EgoTrack, check_track, rotation_of_quaternion
 from cosmos1.errors import DataError
@@ -42,7 +42,11 @@ class TarClips:
         return sorted(self.paths)
 
     def read(self, name: str, cameras: List[str]) -> MultiviewClip:
-        """Read a clip without its frames. Raises DataError for members that are missing or damaged."""
+        """Read a clip without its frames; its videos are extracted for a moment to be checked.
+
+        Raises DataError for members that are missing or damaged and for what `view_timestamps` finds. Ego motion that
+        cannot be used is no error here: `track_problem` says why.
+        """
         path = self.paths[name]
         with _open(path) as archive:
             members = set(archive.getnames())
@@ -50,8 +54,12 @@ class TarClips:
             if len(present) < len(cameras):
                 absent = ", ".join(camera for camera in cameras if camera not in present)
                 raise DataError(f"clip {name}: {path} has no video or time stamps of {absent}; present: {present}.")
-            timestamps = {camera: _times(archive, name, camera) for camera in cameras}
-            track = read_egomotion(archive, name) if f"{name}.egomotion.npz" in members else None
+            stated = {camera: _times(archive, name, camera) for camera in cameras}
+            track, problem = None, ""
+            if f"{name}.egomotion.npz" in members:
+                track, problem = usable_track(lambda: read_egomotion(archive, name))
+        with _extracted(path, name, cameras) as videos:
+            timestamps = view_timestamps(name, videos, stated)
         found = {camera: self._caption(name, camera) for camera in cameras}
         windows = [window for _, window in found.values() if window is not None]
         return MultiviewClip(
@@ -60,6 +68,7 @@ class TarClips:
             {camera: rows for camera, (rows, _) in found.items()},
             lambda: _extracted(path, name, cameras),
             track,
+            problem,
             windows[0] if windows else None,
         )
 
@@ -83,13 +92,23 @@ def _read_mappings(folder: Path) -> Dict[str, Path]:
     if not mappings:
         raise DataError(f"--caption_tars {folder}: no mapping.json in it or below.")
     for mapping in mappings:
-        for key, stated in json.loads(mapping.read_text()).items():
+        for key, stated in _read_object(mapping.read_bytes(), str(mapping)).items():
             # Paths are those of the machine that wrote them: only the part below the caption folder counts.
             relative = str(stated).rpartition(f"{CAPTION_ROOT}/")[2]
             candidates = [folder / relative, mapping.parent / relative, mapping.parent.parent / relative]
             usable = [path for path in candidates if path.exists() and path.with_suffix(".json").exists()]
             if usable:
                 found[key] = usable[0]
+    return found
+
+
+def _read_object(content: bytes, where: str) -> Dict[str, Any]:
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{where}: cannot be read as JSON ({error}). Get the file again.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: holds a {type(found).__name__}, a JSON object is needed. Get the file again.")
     return found
 
 
@@ -104,10 +123,7 @@ def _window(path: Path, name: str) -> Optional[Tuple[int, int]]:
 
 
 def _times(archive: tarfile.TarFile, name: str, camera: str) -> np.ndarray:
-    times = read_timestamps(_read(archive, f"{name}.{camera}.json"), f"clip {name}: {camera}.json")
-    if len(times) == 0 or (np.diff(times) <= 0).any():
-        raise DataError(f"clip {name}: time stamps of {camera} do not increase.")
-    return times
+    return read_timestamps(_read(archive, f"{name}.{camera}.json"), f"clip {name}: {camera}.json")
 
 
 def read_egomotion(archive: tarfile.TarFile, name: str) -> EgoTrack:
@@ -117,7 +133,10 @@ def read_egomotion(archive: tarfile.TarFile, name: str) -> EgoTrack:
     missing = [column for column in TRACK_COLUMNS if column not in table]
     if missing:
         raise DataError(f"{where}: has no column {', '.join(missing)}.")
-    columns = [np.array(table[column], np.float64) for column in TRACK_COLUMNS]
+    try:
+        columns = [np.array(table[column], np.float64) for column in TRACK_COLUMNS]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: a column holds something else than numbers ({error}).") from error
     track = EgoTrack(columns[0].astype(np.int64), np.stack(columns[1:4], axis=1), np.stack(columns[4:], axis=1))
     check_track(track, where)
     seconds = float(track.times_us[-1] - track.times_us[0]) / 1e6
@@ -126,18 +145,29 @@ def read_egomotion(archive: tarfile.TarFile, name: str) -> EgoTrack:
     frames = sorted({str(frame) for frame in table.get("coordinate_frame", ["rig"])})
     if frames == ["rig"]:
         return track
-    sensors = json.loads(_read(archive, f"{name}.rig.json"))["rig"]["sensors"]
-    return _of_rig(track, frames, {sensor["name"]: sensor for sensor in sensors}, where)
+    rig = f"{name}.rig.json"
+    return _of_rig(track, frames, _sensor_poses(_read_object(_read(archive, rig), f"clip {name}: {rig}"), rig), where)
 
 
-def _of_rig(track: EgoTrack, frames: List[str], sensors: Dict[str, Any], where: str) -> EgoTrack:
+def _sensor_poses(rig: Dict[str, Any], where: str) -> Dict[str, np.ndarray]:
+    """Pose (4, 4) of each sensor in the rig, as `pose_in_rig` gives it. Raises DataError for what is no rig."""
+    try:
+        nominals = {sensor["name"]: sensor.get("nominalSensor2Rig_FLU") for sensor in rig["rig"]["sensors"]}
+        return {name: pose_in_rig(at["t"], at["roll-pitch-yaw"]) for name, at in nominals.items() if at is not None}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f'{where}: has no "rig" with "sensors" of name and nominalSensor2Rig_FLU: t, roll-pitch-yaw ({error!r}). Get the '
+            f"clip again."
+        ) from error
+
+
+def _of_rig(track: EgoTrack, frames: List[str], sensors: Dict[str, np.ndarray], where: str) -> EgoTrack:
     """Move poses of a sensor to the rig that carries it."""
     from scipy.spatial.transform import Rotation
 
     if len(frames) > 1 or frames[0] not in sensors:
         raise DataError(f"{where}: poses are of {frames}; the rig's sensors are {sorted(sensors)}.")
-    nominal = sensors[frames[0]]["nominalSensor2Rig_FLU"]
-    sensor = pose_in_rig(nominal["t"], nominal["roll-pitch-yaw"])
+    sensor = sensors[frames[0]]
     # The sensor's own axes are forward, left, up: undo the turn to optical axes.
     rotation = sensor[:3, :3] @ np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0.0]])
     world_from_sensor = rotation_of_quaternion(track.quaternions)
@@ -190,9 +220,10 @@ _ARRAY_BUILDERS = _array_builders()
 def _extracted(path: Path, name: str, cameras: List[str]) -> Iterator[Dict[str, Path]]:
     """The videos of a clip as files in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder, _open(path) as archive:
-        videos = {camera: Path(folder) / f"{camera}.mp4" for camera in cameras}
-        for camera, video in videos.items():
-            video.write_bytes(_read(archive, f"{name}.{camera}.mp4"))
+        # The names of the members, which messages about damaged videos repeat.
+        videos = {camera: Path(folder) / f"{name}.{camera}.mp4" for camera in cameras}
+        for video in videos.values():
+            video.write_bytes(_read(archive, video.name))
         yield videos
 
 

@@ -7,11 +7,12 @@ and each picture's pose is found by its `file_path`, never by its place in the l
 
 import io
 import json
+import math
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -55,14 +56,25 @@ class Scene:
         return np.stack(frames)
 
 
-def find_scenes(folder: Path) -> List[Path]:
-    """Return every *.zip below a folder and every folder that holds a transforms.json, in name order.
+def find_scenes(folder: Path) -> Dict[str, Path]:
+    """Return every *.zip below a folder and every folder that holds a transforms.json, by name, in the order of paths.
 
-    Raises DataError when there is none.
+    The name is the path below `folder`, without ".zip"; a scene that is `folder` itself has the folder's name. Raises
+    DataError when there is no scene, or when a zip and a folder have one name.
     """
     if not folder.is_dir():
         raise DataError(f"--dataset_path {folder}: there is no such folder. Give the folder of the scenes.")
-    scenes = sorted([*folder.rglob("*.zip"), *(path.parent for path in folder.rglob(TRANSFORMS))])
+    scenes: Dict[str, Path] = {}
+    for source in sorted([*folder.rglob("*.zip"), *(path.parent for path in folder.rglob(TRANSFORMS))]):
+        name = folder.resolve().name
+        if source != folder:
+            relative = source.relative_to(folder)
+            name = (relative.with_suffix("") if source.suffix == ".zip" else relative).as_posix()
+        if name in scenes:
+            raise DataError(
+                f"--dataset_path {folder}: {scenes[name]} and {source} are both the scene {name}. Remove or rename one."
+            )
+        scenes[name] = source
     if not scenes:
         raise DataError(
             f"--dataset_path {folder}: no *.zip and no {TRANSFORMS} in it or below. Give the folder of DL3DV zips or of "
@@ -71,18 +83,19 @@ def find_scenes(folder: Path) -> List[Path]:
     return scenes
 
 
-def read_scene(source: Path, allow_unposed: bool = False) -> Scene:
-    """Read what a scene holds, without its pictures (only the size of the first).
+def read_scene(source: Path, allow_unposed: bool = False, name: Optional[str] = None) -> Scene:
+    """Read what a scene holds, without its pictures (only the size of the first). Its default name is that of the file.
 
     `allow_unposed` drops pictures without a pose and poses without a picture. Raises DataError for every other defect:
     unreadable zip, unsafe member names, missing parts, poses that are no rigid motion, lenses that are no pinhole.
     """
+    name = name or source.name.removesuffix(".zip")
     with _Files(source) as files:
-        root = _root(source, files.names)
-        where = f"scene {source.stem}: {TRANSFORMS}"
+        root = _root(name, source, files.names)
+        where = f"scene {name}: {TRANSFORMS}"
         transforms = _parse(files.read(root + TRANSFORMS), where)
-        pictures = _list_pictures(source, root, files.names)
-        frames = _match(source.stem, pictures, transforms["frames"], allow_unposed)
+        pictures = _list_pictures(name, source, root, files.names)
+        frames = _match(name, pictures, transforms["frames"], allow_unposed)
         first = _decode(files.read(pictures[frames[0][0]]), f"{source}: {pictures[frames[0][0]]}")
     cameras = read_transforms({**transforms, "frames": [frame for _, frame in frames]}, where)
     aspect = first.shape[1] / first.shape[0] * cameras.height / cameras.width
@@ -91,8 +104,8 @@ def read_scene(source: Path, allow_unposed: bool = False) -> Scene:
             f"{where}: w, h = {cameras.width}, {cameras.height}, but the pictures are {first.shape[1]} wide and "
             f"{first.shape[0]} high, another aspect ratio. Set w and h to the size for which fl_x, fl_y, cx, cy hold."
         )
-    names = [pictures[name] for name, _ in frames]
-    return Scene(source.stem, source, names, cameras, first.shape[0], first.shape[1], _lens_warnings(transforms, where))
+    used = [pictures[stem] for stem, _ in frames]
+    return Scene(name, source, used, cameras, first.shape[0], first.shape[1], _lens_warnings(transforms, where))
 
 
 def read_transforms(transforms: Dict[str, Any], where: str) -> CameraPath:
@@ -100,6 +113,7 @@ def read_transforms(transforms: Dict[str, Any], where: str) -> CameraPath:
 
     Raises DataError for missing sizes or intrinsics, lenses that are no pinhole, and poses that are no rigid motion.
     """
+    _check_frames(transforms, where)
     model = transforms.get("camera_model", "OPENCV")
     if model not in PINHOLE_MODELS:
         raise DataError(f"{where}: camera_model {model}; rays are those of a pinhole. Undistort the pictures first.")
@@ -143,22 +157,34 @@ class _Files:
             raise DataError(f"{self.source}: {name} cannot be read ({error}). Get the scene again.") from error
 
 
-def _root(source: Path, names: List[str]) -> str:
+def _root(scene: str, source: Path, names: List[str]) -> str:
     """The folder, inside the source, of the transforms.json nearest to the top: "" or "name/"."""
     found = [name for name in names if name.rsplit("/", 1)[-1] == TRANSFORMS]
     if not found:
-        raise DataError(f"scene {source.stem}: {source} holds no {TRANSFORMS}. Scenes without poses cannot be used.")
+        raise DataError(f"scene {scene}: {source} holds no {TRANSFORMS}. Scenes without poses cannot be used.")
     return min(found, key=lambda name: (name.count("/"), name))[: -len(TRANSFORMS)]
 
 
 def _parse(content: bytes, where: str) -> Dict[str, Any]:
     try:
         transforms = json.loads(content)
-        if isinstance(transforms["frames"], list) and transforms["frames"]:
-            return transforms
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise DataError(f'{where}: is not a JSON object with a list "frames" of poses. Get the scene again.')
+    except ValueError:
+        transforms = None
+    _check_frames(transforms, where)
+    return transforms
+
+
+def _check_frames(transforms: Any, where: str) -> None:
+    frames = transforms.get("frames") if isinstance(transforms, dict) else None
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise DataError(f'{where}: is not a JSON object with a list "frames" of poses. Get the scene again.')
+
+
+def _number(stated: Dict[str, Any], key: str, where: str) -> float:
+    try:
+        return float(stated[key])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: {key} is {stated[key]!r}, a number is needed.") from error
 
 
 def _stated_size(transforms: Dict[str, Any], where: str) -> Tuple[int, int]:
@@ -168,7 +194,10 @@ def _stated_size(transforms: Dict[str, Any], where: str) -> Tuple[int, int]:
             f"{where}: has no {', '.join(missing)}. Add the size in pixels (w, h) for which the intrinsics hold, and the "
             f"intrinsics; they are not guessed from the pictures."
         )
-    return int(transforms["w"]), int(transforms["h"])
+    width, height = (_number(transforms, key, where) for key in "wh")
+    if not (1 <= width < math.inf and 1 <= height < math.inf):
+        raise DataError(f"{where}: w, h = {width:g}, {height:g}; the size of the pictures in pixels is needed.")
+    return int(width), int(height)
 
 
 def _has(transforms: Dict[str, Any], key: str) -> bool:
@@ -177,14 +206,16 @@ def _has(transforms: Dict[str, Any], key: str) -> bool:
 
 
 def _lens_warnings(transforms: Dict[str, Any], where: str) -> List[str]:
-    k1 = float(transforms.get("k1", 0.0))
-    if abs(k1) > LARGE_DISTORTION:
+    # Stated for the scene or, as nerfstudio allows, for each frame.
+    stated = [holder for holder in (transforms, *transforms["frames"]) if "k1" in holder]
+    k1 = max((_number(holder, "k1", where) for holder in stated), key=abs, default=0.0)
+    if not abs(k1) <= LARGE_DISTORTION:
         return [f"{where}: k1 = {k1:g} is a large distortion, which the rays do not follow. Undistort the pictures."]
     return []
 
 
 def _intrinsics(frame: Dict[str, Any], transforms: Dict[str, Any], width: int, where: str) -> List[float]:
-    values = [float(frame.get(key, transforms.get(key))) for key in ("fl_x", "fl_y", "cx", "cy")]
+    values = [_number(transforms | frame, key, where) for key in ("fl_x", "fl_y", "cx", "cy")]
     if not np.isfinite(values).all() or not 0.1 < values[0] / width < 20:
         raise DataError(
             f"{where}: fl_x = {values[0]:g} for pictures {width} wide. Focal lengths and principal point are needed in "
@@ -193,7 +224,7 @@ def _intrinsics(frame: Dict[str, Any], transforms: Dict[str, Any], width: int, w
     return values
 
 
-def _list_pictures(source: Path, root: str, names: List[str]) -> Dict[str, str]:
+def _list_pictures(scene: str, source: Path, root: str, names: List[str]) -> Dict[str, str]:
     """Pictures of the scene by file name without suffix; of images, images_2, images_4, ... the first that exists."""
     folders: Dict[str, Dict[str, str]] = {}
     for name in names:
@@ -202,7 +233,7 @@ def _list_pictures(source: Path, root: str, names: List[str]) -> Dict[str, str]:
         if inside and path.suffix.lower() in PICTURE_SUFFIXES:
             folders.setdefault(path.parts[0], {})[path.stem] = name
     if not folders:
-        raise DataError(f"scene {source.stem}: {source} has no pictures in {root}images/ (png or jpg).")
+        raise DataError(f"scene {scene}: {source} has no pictures in {root}images/ (png or jpg).")
     return folders[min(folders, key=_natural)]
 
 

@@ -56,6 +56,11 @@ class OrderedDataModule:
         self._batches = None
         self.num_bad_samples = 0
 
+    @property
+    def num_views(self) -> int:
+        """Camera views in one sample."""
+        return 1
+
     def close(self) -> None:
         """Stop the workers of `train_batches`."""
         if self._batches is not None:

@@ -145,6 +145,11 @@ class MultiviewTokensDataModule(TokenFolderDataModule):
         frames, h, w = self._shape
         return [frames // self._num_views, self._num_views, h, w]
 
+    @property
+    def num_views(self) -> int:
+        """Camera views in one sample, known after `setup`."""
+        return self._num_views
+
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         trajectory = "with" if self.with_trajectory else "without"

@@ -157,7 +157,12 @@ def read_trajectory(path: Path) -> np.ndarray:
     if not isinstance(content, dict) or "positions" not in content:
         track = read_track(path)
         return trajectory_of_track(track, int(track.times_us[0]), str(path))
-    positions = np.array(content["positions"], np.float64)
+    try:
+        positions = np.array(content["positions"], np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"trajectory {path}: positions are no table of numbers ({error}); ({NUM_POINTS}, 3) are needed."
+        ) from error
     if positions.shape != (NUM_POINTS, 3) or not np.isfinite(positions).all():
         raise DataError(
             f"trajectory {path}: positions have shape {positions.shape}, ({NUM_POINTS}, 3) finite numbers are needed: x, "

@@ -27,7 +27,7 @@ class VideoInfo:
 
     path: Path
     num_frames: int
-    """Frames that the container declares, or 0 when it declares none."""
+    """Frames that the container declares; 0 when it declares none, or hides some of them with an edit list."""
     height: int
     width: int
     fps: float
@@ -47,7 +47,10 @@ def probe_video(path: str | Path) -> VideoInfo:
             raise DataError(f"{path}: no frame can be decoded; the file is probably damaged. Get it again.")
         upright = (frame.height, frame.width) if frame.rotation % 180 == 0 else (frame.width, frame.height)
         rate = stream.average_rate or stream.guessed_rate or Fraction(0)
-        return VideoInfo(path, stream.frames, *upright, fps=float(rate), pixel_format=frame.format.name)
+        # Older PyAV has no index_entries; what cannot be decoded is then met when the clip is read.
+        hidden = any(entry.is_discard for entry in getattr(stream, "index_entries", ()))
+        num_frames = 0 if hidden else stream.frames
+        return VideoInfo(path, num_frames, *upright, fps=float(rate), pixel_format=frame.format.name)
 
 
 def count_frames(path: str | Path) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
 from cosmos1.data.actions import BRIDGE_ACTION_DIM, relative_motions
-from cosmos1.errors import DataError
+from cosmos1.errors import ConfigError, DataError
 from cosmos1.evaluation.command_gap import add_command_options, generated_videos, measure_commands
 from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, show_controls
 
@@ -95,12 +95,17 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--action_dim", type=int, default=BRIDGE_ACTION_DIM, help="numbers per action")
     p.add_argument("--tokenizer", default="dct", help="for the latent L2: dct (no weights) or cosmos_cv8x8x8")
     p.add_argument("--tokenizer_dir", help="weight folder of the tokenizer")
+    p.add_argument(
+        "--contact_sheet", type=Path, help="with --shuffled: picture of the first episode, real, true, shuffled"
+    )
     add_command_options(p)
     p.set_defaults(function=run)
 
 
 def run(options: argparse.Namespace) -> Dict[str, Any]:
     """Measure all videos, print and write the result."""
+    if options.contact_sheet and options.shuffled is None:
+        raise ConfigError("--contact_sheet compares true and shuffled actions; give --shuffled as well.")
     evaluation = _ActionEvaluation(options)
     videos = generated_videos(options.generated)
     if options.shuffled is None:
@@ -126,6 +131,9 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.output, results)
         print(options.output)
+    if options.contact_sheet:
+        name = next(iter(videos))
+        evaluation.write_contact_sheet(options.contact_sheet, videos[name], others[name])
     return results
 
 
@@ -156,6 +164,16 @@ class _ActionEvaluation:
         """Scores under the actions of episode `command`; those of the pictures for its own episode only."""
         path = self.options.generated / f"{video}.mp4"
         return self.score(path) if video == command else self._motion(path, command)
+
+    def write_contact_sheet(self, sheet: Path, true: Path, shuffled: Path) -> None:
+        """The frames of one episode: real, and generated under its own and under other actions."""
+        from cosmos1.evaluation.contact_sheet import write_contact_sheet
+
+        generated, real = self.frames(true)
+        write_contact_sheet(
+            sheet, {"real": real, "true actions": generated, "shuffled actions": self.frames(shuffled)[0]}
+        )
+        print(sheet)
 
     def _motion(self, path: Path, command: str) -> Scores:
         if not self.is_arm_world:

@@ -53,8 +53,9 @@ def align_with_world(
         expected = poses[-1] @ np.linalg.inv(poses[-2]) @ poses[-1] if len(poses) > 1 else poses[-1]
         view = _look(cv2, render, expected, numbers)
         motion, seen = _align(cv2, frame, camera_matrix(numbers), view)
-        poses.append(expected @ np.linalg.inv(motion))
         found.append(seen >= SMALLEST_SHARE_SEEN)
+        # The next frame is looked for where the camera was last seen.
+        poses.append(expected @ np.linalg.inv(motion) if found[-1] else poses[-1])
     return Motion(np.linalg.inv(first_pose) @ np.stack(poses), np.array(found))
 
 
@@ -110,6 +111,8 @@ def _linearise(cv2, pictures, matrix, points, expected, motion):
     projected = (moved / depth[:, None]) @ matrix.T
     columns, rows = projected[:, 0], projected[:, 1]
     seen = (moved[:, 2] > 1e-2) & (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
+    if not seen.any():
+        return np.zeros((0, 6)), np.zeros(0)
     x, y, z = moved[seen].T
     maps = columns[seen].astype(np.float32)[None], rows[seen].astype(np.float32)[None]
     brightness, gradient_x, gradient_y = (

@@ -2,18 +2,16 @@
 """The command line of ``recipes/generate/action_control.py``."""
 
 import argparse
-import os
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cosmos1.data.actions import ACTION_CONVENTIONS
 from cosmos1.data.bridge import SPLITS, Episode, read_episode, read_episodes
-from cosmos1.errors import ConfigError, DataError, UserError
-from cosmos1.generation.command import Request, save
+from cosmos1.errors import ConfigError, DataError
+from cosmos1.generation import command
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+PROGRAM = "recipes/generate/action_control.py"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -51,17 +49,7 @@ class RollOut:
     """One video to make: the actions, the picture to start from, and where the video goes."""
 
     episode: Episode
-    request: Request
-
-
-def run(p: argparse.ArgumentParser) -> None:
-    """Generate the videos; mistakes of the user end with one line and status 2."""
-    try:
-        _generate(p.parse_args())
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    request: command.Request
 
 
 def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut]:
@@ -77,7 +65,7 @@ def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut
     if options.shuffle_actions:
         raise ConfigError("--shuffle_actions takes the actions of another episode of --dataset_path; give that")
     episode = read_episode(None, Path(options.action_annotation_path), action_dim)
-    return [RollOut(episode, Request(episode.text, options.input_image_or_video_path, save_path))]
+    return [RollOut(episode, command.Request(episode.text, options.input_image_or_video_path, save_path))]
 
 
 def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> list[RollOut]:
@@ -87,7 +75,9 @@ def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> l
     shift = 1 if options.shuffle_actions else 0
     followed = episodes[shift:] + episodes[:shift]
     return [
-        RollOut(actions, Request(actions.text, str(episode.video(options.camera)), folder / f"{episode.name}.mp4"))
+        RollOut(
+            actions, command.Request(actions.text, str(episode.video(options.camera)), folder / f"{episode.name}.mp4")
+        )
         for episode, actions in zip(episodes, followed)
     ]
 
@@ -95,45 +85,35 @@ def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> l
 def first_picture(path: str):
     """The picture ``[H, W, 3]`` uint8 of an image file, or the first frame of a video."""
     from cosmos1.data.video import iterate_frames
-    from cosmos1.generation.generator import read_given_frames
+    from cosmos1.generation.generator import is_picture, read_given_frames
 
-    return read_given_frames(path, 1)[0] if Path(path).suffix.lower() in IMAGES else next(iterate_frames(path))
+    return read_given_frames(path, 1)[0] if is_picture(path) else next(iterate_frames(path))
 
 
-def _generate(options: argparse.Namespace) -> None:
+def generate(options: argparse.Namespace) -> None:
+    """Generate the videos. Everything that can be refused is, before the network is built."""
     from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, roll_out, steps_of
-    from cosmos1.generation.generator import VideoGenerator, network_of_checkpoint
     from cosmos1.generation.hooks import load_hook
-    from cosmos1.models.diffusion.generation import GenerationSettings
     from cosmos1.parallel import process_groups
-    from cosmos1.parallel.strategy import MegatronStrategy
     from cosmos1.training.progress import counting_bar
 
-    video_hook, checkpoint = load_hook(options.video_hook), Path(options.checkpoint).expanduser()
-    task = network_of_checkpoint(checkpoint)
-    if task.config.action is None:
-        raise ConfigError(
-            f"--checkpoint {options.checkpoint} is no network for action control; use recipes/generate/video2world.py"
-        )
-    task.tokenizer = options.tokenizer or task.tokenizer
-    task.tokenizer_path = options.tokenizer_dir or task.tokenizer_path
-    frames = agreed_frames(frames_of_checkpoint(checkpoint), vars(options))
+    video_hook = load_hook(options.video_hook)
+    task = command.choose_network(options, PROGRAM, untrained=None)
+    frames = agreed_frames(frames_of_checkpoint(command.checkpoint_path(options)), vars(options))
     roll_outs = read_roll_outs(options, task.config.action.action_dim)
     for each in roll_outs:
         steps_of(each.episode, frames, task)
     pictures = [first_picture(each.request.visual_input) for each in roll_outs]
 
-    strategy = MegatronStrategy(tensor_model_parallel_size=options.tp_size, context_parallel_size=options.cp_size)
-    generator = VideoGenerator(task, strategy, checkpoint, options.ema)
+    generator, settings = command.open_generator(options, task), command.sampling_settings(options)
     is_main = process_groups.is_main_rank()
     if is_main:
-        print(*generator.report, *frames.describe(), sep="\n")
-    settings = GenerationSettings(options.num_steps, options.guidance, options.sampler, options.seed)
+        print(*frames.describe(), sep="\n")
     options.fps = frames.fps
     for each, picture in zip(roll_outs, pictures):
         with counting_bar("steps", enabled=is_main) as progress:
             video = roll_out(generator, picture, each.episode, frames, settings, progress)
         if is_main:
             facts = asdict(frames) | {"action_annotation": str(each.episode.annotation), **vars(task.config.action)}
-            save(each.request, each.request.prompt, video_hook(video), options, facts)
+            command.save(each.request, each.request.prompt, video_hook(video), options, facts)
     process_groups.shutdown()

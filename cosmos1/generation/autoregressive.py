@@ -2,27 +2,27 @@
 """Videos from their first frames with an autoregressive network: the network, the tokenizer and the text encoder."""
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from cosmos1 import hub
-from cosmos1.checkpoint import folders, formats, networks
+from cosmos1.checkpoint import formats, networks
 from cosmos1.data.leading_clip import cover_and_crop
 from cosmos1.data.letterbox import letterbox, letterbox_frames
 from cosmos1.data.video import frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.generation.action_control import windows
+from cosmos1.generation.generator import recorded_settings
 from cosmos1.models.autoregressive.config import GPTConfig, gpt_config
 from cosmos1.models.autoregressive.generation import generate_tokens
 from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.models.autoregressive.sampling import SamplingSettings
 from cosmos1.models.tokenizers.cosmos_dv import HUB_NAMES
 from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
-from cosmos1.models.tokenizers.text import build_text_encoder
-from cosmos1.models.tokenizers.token_grid import clip_shape
+from cosmos1.models.tokenizers.token_grid import clip_shape, latent_grid
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device, release_memory
 from cosmos1.parallel.strategy import MegatronStrategy
@@ -31,28 +31,47 @@ from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.run_state import load_weights
 
 
-def task_of_checkpoint(path: Path) -> AutoregressiveModel:
+def task_of_checkpoint(path: Path, height: int | None = None, width: int | None = None) -> AutoregressiveModel:
     """The network and tokenizer of a checkpoint: from the recorded recipe of one of this suite, from the shapes of any
-    other weights, which go with the published tokenizer."""
-    path = hub.locate(str(path))
-    if formats.detect(path) != "dist":
-        return _of_this_family(AutoregressiveModel(config=formats.open_weights(path).config))
-    recipe = folders.resolve(path).context / "recipe.yaml"
+    other weights, which go with the published tokenizer. Of the pictures of action control these tell no size; ``height``
+    and ``width`` do.
+
+    Raises:
+        ConfigError: a network of another program, or a size that is needed and missing.
+    """
+    recorded = recorded_settings(path, "model")
+    task = _task_of_record(path, recorded) if recorded else _task_of_weights(path)
+    action = task.config.action
+    if action is None or (task.single_frames and task.config.latent_shape[0] == action.num_actions + 1):
+        return task
+    if height is None or width is None:
+        raise ConfigError(
+            f"{path} is a network for action control that does not record the size of its pictures; give the --height and "
+            "--width that it was trained with"
+        )
+    # What the recipes of action control set leaves no trace in the weights.
+    task.single_frames, task.config.pad_to_multiple_of = True, 128
+    grid = latent_grid(1, height, width, tuple(task.compression_factor))
+    task.config.latent_shape = [action.num_actions + 1, *grid[1:]]
+    return task
+
+
+def _task_of_record(path: Path, recorded: dict) -> AutoregressiveModel:
     try:
-        recorded = yaml.safe_load(recipe.read_text())["model"]
         if "num_query_groups" not in recorded["config"]:
             raise _other_family()
         tokenizer = {name: recorded[name] for name in ("tokenizer", "tokenizer_path", "compression_factor")}
         config = networks.config_from_record(GPTConfig, recorded["config"])
-        return AutoregressiveModel(config=config, single_frames=recorded.get("single_frames", False), **tokenizer)
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{recipe} does not say what network it is: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the recipe.yaml of {path} does not say what network it is: {error}") from error
+    return AutoregressiveModel(config=config, single_frames=recorded.get("single_frames", False), **tokenizer)
 
 
-def _of_this_family(task: AutoregressiveModel) -> AutoregressiveModel:
-    if not isinstance(task.config, GPTConfig):
+def _task_of_weights(path: Path) -> AutoregressiveModel:
+    config = formats.open_weights(hub.locate(str(path))).config
+    if not isinstance(config, GPTConfig):
         raise _other_family()
-    return task
+    return AutoregressiveModel(config=config)
 
 
 def _other_family() -> ConfigError:
@@ -93,19 +112,25 @@ class AutoregressiveGenerator:
         published = HUB_NAMES.get(tuple(task.compression_factor)) if task.tokenizer == "cosmos_dv" else None
         self.encoder_path = self.decoder_path = task.tokenizer_path or published
 
+    @cached_property
+    def _encoder(self):
+        return self._tokenizer(encoder_path=self.encoder_path)
+
+    @cached_property
+    def _decoder(self):
+        return self._tokenizer(decoder_path=self.decoder_path)
+
+    def _tokenizer(self, **path: str | None):
+        """The half whose path is given, built when it is first needed, for all videos."""
+        return build_discrete_tokenizer(
+            self.task.tokenizer, tuple(self.task.compression_factor), **path, device=device()
+        )
+
     @property
     def video_shape(self) -> list[int]:
         """Frames, height and width in pixels of what is generated, of each view."""
         frames, *size = clip_shape(self.task.config.latent_shape, tuple(self.task.compression_factor))
         return [self.task.config.latent_shape[0] if self.task.single_frames else frames, *size]
-
-    def embed(self, prompts: list[str], encoder_name: str) -> torch.Tensor:
-        """Text embeddings ``[N, 512, 1024]`` on the CPU; the encoder is freed before this returns."""
-        encoder = build_text_encoder(encoder_name, device=device())
-        embeddings = encoder.encode(prompts)[0].cpu()
-        del encoder
-        release_memory()
-        return embeddings
 
     def given_tokens(self, views: list[np.ndarray]) -> torch.Tensor:
         """Tokens ``[1, t * V * h * w]`` of the given frames ``[1 + k r_t, H, W, 3]`` of each view."""
@@ -119,7 +144,7 @@ class AutoregressiveGenerator:
         num_frames, height, width = self.video_shape
         per_token, count = self.task.compression_factor[0], len(frames)
         if self.task.single_frames:
-            return self._tokenizer(encoder=True).encode(_pictures(self.task, frames[-1:], height, width))[0]
+            return self._encoder.encode(_pictures(self.task, frames[-1:], height, width))[0]
         if (count - 1) % per_token or count >= num_frames:
             raise ConfigError(
                 f"--num_input_frames {count}: use 1 or 1 + a multiple of {per_token}, fewer than the {num_frames} frames of "
@@ -127,7 +152,7 @@ class AutoregressiveGenerator:
             )
         clip = _pictures(self.task, frames, height, width)
         clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, num_frames - count, -1, -1)], dim=2)
-        ids = self._tokenizer(encoder=True).encode(clip.to(device()))
+        ids = self._encoder.encode(clip.to(device()))
         return ids[0, : 1 + (count - 1) // per_token]
 
     def generate(
@@ -183,16 +208,6 @@ class AutoregressiveGenerator:
         clips = tokens.view(-1, config.num_views, rows, columns).transpose(0, 1)
         if self.task.single_frames:
             clips = clips.transpose(0, 1)
-        videos = self._tokenizer(encoder=False).decode(clips)
+        videos = self._decoder.decode(clips)
         release_memory()
         return tensor_to_frames(torch.cat(videos.split(1), dim=2 if self.task.single_frames else 4))
-
-    def _tokenizer(self, encoder: bool):
-        """The half that is needed, so that the other takes no memory."""
-        return build_discrete_tokenizer(
-            self.task.tokenizer,
-            tuple(self.task.compression_factor),
-            encoder_path=self.encoder_path if encoder else None,
-            decoder_path=None if encoder else self.decoder_path,
-            device=device(),
-        )

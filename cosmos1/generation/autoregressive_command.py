@@ -2,17 +2,23 @@
 """The command line of ``recipes/generate/autoregressive.py``."""
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-from cosmos1.errors import ConfigError, UserError
+from cosmos1.errors import ConfigError
+from cosmos1.generation import command
 from cosmos1.generation.autoregressive_signals import add_signal_options, check_options, read_signals
-from cosmos1.generation.command import Request, read_jsonl, save
 
 SIZES = ("4b", "12b", "5b", "13b", "tiny", "tiny_video2world")
 INPUT_TYPES = ("video", "image", "text_and_video", "text_and_image")
 DEFAULT_TOP_P = 0.8
+WITHOUT_EFFECT = (
+    "offload_ar_model",
+    "offload_tokenizer",
+    "offload_text_encoder_model",
+    "offload_diffusion_decoder",
+    "offload_guardrail_models",
+    "disable_guardrail",
+)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -51,6 +57,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--tp_size",
         "--tensor_model_parallel_size",
+        "--num_gpus",
         type=int,
         help="GPUs that share each layer: as many as torchrun starts, which is the default",
     )
@@ -59,20 +66,31 @@ def parser(description: str) -> argparse.ArgumentParser:
         "--disable_diffusion_decoder", action="store_true", help="accepted; videos are always decoded by the tokenizer"
     )
     add_signal_options(p)
+    _add_official_options(p.add_argument_group("names of the official programs"))
     return p
 
 
-def run(p: argparse.ArgumentParser) -> None:
-    """Generate the videos; mistakes of the user end with one line and status 2."""
-    try:
-        _generate(p.parse_args())
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def _add_official_options(p) -> None:
+    p.add_argument("--checkpoint_dir", help="folder of the --ar_model_dir; alone it is the --checkpoint")
+    p.add_argument("--video_save_folder", help="folder of the --video_save_name")
+    for name in WITHOUT_EFFECT:
+        p.add_argument(f"--{name}", action="store_true", help="accepted, without effect")
 
 
-def read_requests(options: argparse.Namespace) -> list[Request]:
+def take_official_options(options: argparse.Namespace) -> None:
+    """Turn the options of the official programs into those of this one; says which have no effect here."""
+    if options.checkpoint_dir is not None:
+        options.checkpoint = str(Path(options.checkpoint_dir, options.checkpoint or ""))
+    if options.video_save_folder is not None:
+        # With a batch the folder holds the videos, whatever one video would be called.
+        name = "" if options.batch_input_path is not None else options.video_save_path
+        options.video_save_path = str(Path(options.video_save_folder, name))
+    ignored = [f"--{name}" for name in WITHOUT_EFFECT if getattr(options, name)]
+    if ignored:
+        _tell(f"without effect: {', '.join(ignored)}")
+
+
+def read_requests(options: argparse.Namespace) -> list[command.Request]:
     """The videos asked for, by ``--input_image_or_video_path`` or by the lines of ``--batch_input_path``."""
     visual_input = (options.conditioned_images or [options.input_image_or_video_path])[0]
     if (visual_input is None) == (options.batch_input_path is None):
@@ -80,18 +98,19 @@ def read_requests(options: argparse.Namespace) -> list[Request]:
     save_path = Path(options.video_save_path)
     if options.batch_input_path is None:
         name = save_path if save_path.suffix else save_path.with_suffix(".mp4")
-        return [Request(options.prompt or (options.view_prompts or [""])[0], visual_input, name)]
-    requests = read_jsonl(Path(options.batch_input_path), save_path, needs_prompt=False)
+        return [command.Request(options.prompt or (options.view_prompts or [""])[0], visual_input, name)]
+    requests = command.read_jsonl(Path(options.batch_input_path), save_path, needs_prompt=False)
     if any(request.visual_input is None for request in requests):
         raise ConfigError(f'--batch_input_path {options.batch_input_path}: every line needs "visual_input"')
     return requests
 
 
-def _generate(options: argparse.Namespace) -> None:
+def generate(options: argparse.Namespace) -> None:
+    """Generate the videos. Everything that can be refused is, before the network is built."""
     from cosmos1.generation.autoregressive import AutoregressiveGenerator
-    from cosmos1.generation.hooks import load_guardrail, load_hook
     from cosmos1.parallel import process_groups
 
+    take_official_options(options)
     if options.tp_size not in (None, process_groups.world_size()):
         raise ConfigError(
             f"--tp_size {options.tp_size}, but {process_groups.world_size()} processes run; start torchrun with "
@@ -102,26 +121,33 @@ def _generate(options: argparse.Namespace) -> None:
     settings.validate(task.config.vocab_size)
     check_options(options, task)
     _check_prompts(requests, task.config.reads_text)
-    prompt_hook, video_hook = load_hook(options.prompt_hook), load_hook(options.video_hook)
-    guard_prompt, guard_video = load_guardrail() if options.guardrail else (load_hook(None), load_hook(None))
-    prompts = [guard_prompt(prompt_hook(request.prompt)) if request.prompt else "" for request in requests]
+    check_prompt, finish_video = command.hooks(options)
+    prompts = [[check_prompt(text) for text in _texts(options, task, request.prompt)] for request in requests]
     signals = [read_signals(options, task, request.visual_input) for request in requests]
 
-    generator = AutoregressiveGenerator(task, _checkpoint(options), options.ema)
+    generator = AutoregressiveGenerator(task, command.checkpoint_path(options), options.ema)
     generator.encoder_path = options.encoder_path or generator.encoder_path
     generator.decoder_path = options.decoder_path or generator.decoder_path
     _tell(*generator.report)
-    texts = [None] * len(requests)
-    if task.config.reads_text:
-        encoder = options.text_encoder or ("hashed" if task.tokenizer == "dct_fsq" else "t5")
-        texts = [generator.embed(_texts(options, task, prompt), encoder).flatten(0, 1)[None] for prompt in prompts]
-    for request, prompt, text, signal in zip(requests, prompts, texts, signals):
-        video, rate = _one_video(generator, signal, text, settings, options)
+    for request, used, text, signal in zip(requests, prompts, _embeddings(options, task, prompts), signals):
+        frames, rate = _one_video(generator, signal, text, settings, options)
+        frames = finish_video(frames)
         if process_groups.is_main_rank():
-            facts = {"top_p_used": settings.top_p, "tokens_per_s": round(rate, 1)}
-            save(request, prompt, video_hook(guard_video(video)), options, facts)
+            facts = {"top_p_used": settings.top_p, "tokens_per_s": round(rate, 1), "prompts_used": used}
+            command.save(request, used[0] if used else "", frames, options, facts)
         _tell(f"{rate:.1f} tokens per second after the prompt")
     process_groups.shutdown()
+
+
+def _embeddings(options: argparse.Namespace, task, prompts: list[list[str]]) -> list:
+    """Text ``[1, V * 512, 1024]`` of each video; None for networks that read none."""
+    from cosmos1.generation.generator import embed_prompts
+
+    if not task.config.reads_text:
+        return [None] * len(prompts)
+    encoder = options.text_encoder or ("hashed" if task.tokenizer == "dct_fsq" else "t5")
+    rows = embed_prompts([text for texts in prompts for text in texts], encoder)
+    return [part.flatten(0, 1)[None] for part in rows.split([len(texts) for texts in prompts])]
 
 
 def sampling_settings(options: argparse.Namespace):
@@ -131,10 +157,6 @@ def sampling_settings(options: argparse.Namespace):
     return SamplingSettings(options.temperature, top_p, options.top_k, options.seed)
 
 
-def _checkpoint(options: argparse.Namespace) -> Path | None:
-    return Path(options.checkpoint).expanduser() if options.checkpoint else None
-
-
 def _task(options: argparse.Namespace):
     """The network of the checkpoint or of the size, with what the options say about tokenizer and size of the clip."""
     from cosmos1.generation.autoregressive import task_of_checkpoint, task_of_size
@@ -142,8 +164,8 @@ def _task(options: argparse.Namespace):
 
     if not options.checkpoint and not options.model:
         raise ConfigError(f"give --checkpoint FOLDER, or --model {{{','.join(SIZES)}}} for an untrained network")
-    checkpoint = _checkpoint(options)
-    task = task_of_checkpoint(checkpoint) if checkpoint else task_of_size(options.model)
+    checkpoint, size = command.checkpoint_path(options), (options.height, options.width)
+    task = task_of_checkpoint(checkpoint, *size) if checkpoint else task_of_size(options.model)
     # Recomputation saves memory in the backward pass, of which there is none.
     task.config.recompute_granularity = None
     task.tokenizer = options.tokenizer or task.tokenizer
@@ -157,7 +179,7 @@ def _task(options: argparse.Namespace):
     return task
 
 
-def _check_prompts(requests: list[Request], reads_text: bool) -> None:
+def _check_prompts(requests: list[command.Request], reads_text: bool) -> None:
     if reads_text and not all(request.prompt for request in requests):
         raise ConfigError('a Video2World network needs --prompt (or "prompt" in every line)')
     if not reads_text and any(request.prompt for request in requests):
@@ -165,7 +187,9 @@ def _check_prompts(requests: list[Request], reads_text: bool) -> None:
 
 
 def _texts(options: argparse.Namespace, task, prompt: str) -> list[str]:
-    """The prompt, or one for each view where each has a text."""
+    """The prompt, or one for each view where each has a text; none for networks that read none."""
+    if not task.config.reads_text:
+        return []
     if task.config.views is None or task.config.views.shared_text:
         return [prompt]
     prompts = options.view_prompts or [prompt] * task.config.num_views
@@ -187,6 +211,8 @@ def _one_video(generator, signals, text, settings, options):
 
 
 def _tell(*lines: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    from cosmos1.parallel import process_groups
+
+    if process_groups.is_main_rank():
         for line in lines:
             print(line)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosmos1.data.actions import ACTION_CONVENTIONS
-from cosmos1.data.trajectories import NUM_VALUES, PRESETS, preset_trajectory, read_trajectory
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.action_command import first_picture
 from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
+from cosmos1.generation.command import checkpoint_path
+from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from cosmos1.models.autoregressive.model import AutoregressiveModel
 
-NO_TRAJECTORY = "none"
 # The options of each signal, by its field of ``model.config``. Exactly one of them is needed.
 OPTIONS = {
     "action": ("action_annotation_path",),
@@ -36,9 +36,7 @@ def add_signal_options(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("several views")
     group.add_argument("--conditioned_images", nargs="+", help="a picture or video per view, in the order of training")
     group.add_argument("--view_prompts", nargs="+", help="a prompt per view, where each has a text; default: --prompt")
-    group.add_argument("--trajectory_path", help="an ego track, or 64 positions")
-    group.add_argument("--trajectory", choices=(*PRESETS, NO_TRAJECTORY), help="instead of a file")
-    group.add_argument("--trajectory_speed", type=float, default=6.0, help="of --trajectory: metres per second")
+    add_trajectory_options(group)
 
 
 @dataclass
@@ -82,7 +80,7 @@ def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path:
     if config.camera is not None:
         signals.controls["plucker_tokens"] = _read_rays(options, task, signals.views[0])
     if config.trajectory is not None:
-        signals.controls["trajectory"] = torch.from_numpy(_read_trajectory(options))[None]
+        signals.controls["trajectory"] = torch.from_numpy(chosen_trajectory(options))[None]
     return signals
 
 
@@ -117,7 +115,7 @@ def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel") -> "
 
     path = Path(options.action_annotation_path)
     episode = read_episode(None, path, task.config.action.action_dim)
-    recorded = frames_of_checkpoint(Path(options.checkpoint).expanduser()) if options.checkpoint else None
+    recorded = frames_of_checkpoint(checkpoint_path(options)) if options.checkpoint else None
     height, width = (size * factor for size, factor in zip(task.config.latent_shape[1:], task.compression_factor[1:]))
     known = {"action_convention": options.action_convention, "height": height, "width": width, "fps": None}
     # The frame rate does not matter here.
@@ -142,21 +140,10 @@ def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames:
 
     _, h, w = task.config.latent_shape
     shape = VideoShape(*clip_shape(task.config.latent_shape, tuple(task.compression_factor)), options.fps)
-    trained = recorded_settings(Path(options.checkpoint), "data") if options.checkpoint else {}
+    trained = recorded_settings(checkpoint_path(options), "data") if options.checkpoint else {}
     metres_per_unit = options.metres_per_unit or trained.get("metres_per_unit")
     source_height, source_width = frames.shape[1:3]
     cameras = chosen_cameras(options, shape, source_height, source_width)
     mask = padding_mask(letterbox(source_height, source_width, shape.height, shape.width), h, w)
     rays_F6hw = plucker_embeddings(cameras, h, w, metres_per_unit) * (1 - mask)
     return torch.from_numpy(rays_of_tokens(rays_F6hw, task.config.camera.frames_per_token))[None]
-
-
-def _read_trajectory(options: argparse.Namespace) -> "np.ndarray":
-    """The 192 numbers of the path of the vehicle; zeros are none."""
-    import numpy as np
-
-    if options.trajectory_path is not None:
-        return read_trajectory(Path(options.trajectory_path))
-    if options.trajectory == NO_TRAJECTORY:
-        return np.zeros(NUM_VALUES, np.float32)
-    return preset_trajectory(options.trajectory, options.trajectory_speed)

@@ -90,8 +90,9 @@ def generate(options: argparse.Namespace) -> None:
                 shot.controls,
                 shot.padding_mask,
             )
+        frames = finish_video(frames)
         if process_groups.is_main_rank():
-            save(shot, prompt, finish_video(frames), rays)
+            save(shot, prompt, frames, rays)
     process_groups.shutdown()
 
 

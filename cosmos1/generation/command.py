@@ -14,6 +14,8 @@ from cosmos1.errors import ConfigError, DataError, UserError
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cosmos1.generation.generator import VideoGenerator
     from cosmos1.models.diffusion.config import DiTConfig
     from cosmos1.models.diffusion.generation import GenerationSettings
@@ -151,12 +153,22 @@ def options_of(options: argparse.Namespace, request: Request, per_video: tuple[s
 
 
 def hooks(options: argparse.Namespace) -> tuple[Callable, Callable]:
-    """What every prompt and every video goes through: the team's own functions and the guardrail."""
+    """What every prompt and every video goes through: the team's own functions and the guardrail. All ranks call them; the
+    prompt is that of the main rank on all of them, the frames only there."""
     from cosmos1.generation.hooks import load_guardrail, load_hook
+    from cosmos1.parallel.process_groups import on_main_rank
 
     prompt_hook, video_hook = load_hook(options.prompt_hook), load_hook(options.video_hook)
+    if not (options.prompt_hook or options.video_hook or options.guardrail):
+        return prompt_hook, video_hook
     guard_prompt, guard_video = load_guardrail() if options.guardrail else (load_hook(None), load_hook(None))
-    return lambda prompt: guard_prompt(prompt_hook(prompt)), lambda frames: video_hook(guard_video(frames))
+
+    def finish_video(frames: "np.ndarray") -> "np.ndarray":
+        finished = []
+        on_main_rank(lambda: finished.append(video_hook(guard_video(frames))))
+        return finished[0] if finished else frames
+
+    return lambda prompt: on_main_rank(lambda: guard_prompt(prompt_hook(prompt))), finish_video
 
 
 def program_for(config: "DiTConfig") -> str:
@@ -229,9 +241,9 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     texts = generator.embed([*prompts, options.negative_prompt])
     negative = texts[-1:] if options.negative_prompt else None
     for request, prompt, text in zip(requests, prompts, texts[:-1]):
-        frames = _one_video(generator, options, request, text[None], negative, shape, video2world)
+        frames = finish_video(_one_video(generator, options, request, text[None], negative, shape, video2world))
         if process_groups.is_main_rank():
-            save(request, prompt, finish_video(frames), options)
+            save(request, prompt, frames, options)
     process_groups.shutdown()
 
 

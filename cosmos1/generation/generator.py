@@ -107,6 +107,18 @@ def _objective(sigma_data: float = EDMObjective.sigma_data) -> EDMObjective:
     return EDMObjective(sigma_data=sigma_data, conditioning=VideoConditioning(min_frames=0, max_frames=0))
 
 
+def embed_prompts(prompts: list[str], encoder_name: str) -> torch.Tensor:
+    """Text embeddings ``[N, 512, 1024]`` on the CPU, the same on all ranks. The main rank alone loads the encoder, and frees
+    it before this returns."""
+
+    def encode() -> torch.Tensor:
+        return build_text_encoder(encoder_name, device=device()).encode(prompts)[0].cpu()
+
+    embeddings = process_groups.on_main_rank(encode)
+    release_memory()
+    return embeddings
+
+
 class VideoGenerator:
     """Generates videos on the processes of torchrun; ``strategy`` may split the network (TP) and the tokens (CP)."""
 
@@ -124,11 +136,10 @@ class VideoGenerator:
             self.report = load_weights(self.model, restore)
 
     def embed(self, prompts: list[str]) -> torch.Tensor:
-        """Text embeddings ``[N, 512, 1024]`` on the CPU; the encoder is freed before this returns."""
-        encoder = build_text_encoder("hashed" if is_weight_free(self.task.tokenizer) else "t5", device=device())
-        embeddings = encoder.encode(prompts)[0].cpu()
-        del encoder
-        release_memory()
+        """Text embeddings ``[N, 512, 1024]`` of :func:`embed_prompts`. An empty prompt is no text, zeros, as training has it
+        where it drops the text."""
+        embeddings = embed_prompts(prompts, "hashed" if is_weight_free(self.task.tokenizer) else "t5")
+        embeddings[[not prompt for prompt in prompts]] = 0
         return embeddings
 
     def generate(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.trajectories import PRESETS
+from cosmos1.data.latent_sample import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
+from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PROGRAM = "recipes/generate/multiview.py"
 PER_VIDEO = ("prompt_path", "conditioned_images", "trajectory_path", "trajectory", "trajectory_speed", "seed")
 CAMERA = "{camera}"
-NO_TRAJECTORY = "none"
+REPEATED_FRAMES = 10.0
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -36,9 +37,8 @@ def parser(description: str) -> argparse.ArgumentParser:
         help=f"a picture or video for each view, in the order of the rig, or one path with {CAMERA} in it",
     )
     p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many first frames of videos are given")
-    p.add_argument("--trajectory_path", help="an ego track, or 64 positions")
-    p.add_argument("--trajectory", choices=(*PRESETS, NO_TRAJECTORY), help="instead of a file")
-    p.add_argument("--trajectory_speed", type=float, default=6.0, help="of --trajectory: metres per second")
+    p.add_argument("--frame_repeat", nargs="+", type=float, help="repeated frames of each view; default: see the docs")
+    add_trajectory_options(p)
     return p
 
 
@@ -76,8 +76,9 @@ def generate(options: argparse.Namespace) -> None:
     negative = view_texts(generator, rig, [[options.negative_prompt] * len(rig.names)])[0]
     for drive, text in zip(drives, texts):
         views = generate_views(generator, drive, text, negative if options.negative_prompt else None, shape)
+        views = [finish_video(frames) for frames in views]
         if process_groups.is_main_rank():
-            save(drive, rig, [finish_video(frames) for frames in views])
+            save(drive, rig, views)
     process_groups.shutdown()
 
 
@@ -130,12 +131,28 @@ def read_drive(
     import torch
 
     options = command.options_of(options, request, PER_VIDEO)
-    controls = {"view_indices": torch.tensor([rows]), "frame_repeat": torch.zeros(1, len(rows))}
+    controls = {"view_indices": torch.tensor([rows]), "frame_repeat": torch.tensor([frame_repeats(options, len(rows))])}
     trajectory = _trajectory(options, task)
     if trajectory is not None:
         controls["trajectory"] = torch.from_numpy(trajectory)[None]
     given = _given_frames(options, task, rig)
     return Drive(request, options, _captions(options, request, rig), given, controls)
+
+
+def frame_repeats(options: argparse.Namespace, num_views: int) -> "list[float]":
+    """How many frames of each view are to repeat the one before. The released networks of six views were trained with slow
+    cameras in the last two places and are told so when they generate; runs of this suite need no such hint."""
+    from cosmos1.generation.generator import recorded_settings
+
+    if options.frame_repeat is not None:
+        if len(options.frame_repeat) != num_views or min(options.frame_repeat) < 0:
+            raise ConfigError(
+                f"--frame_repeat {' '.join(f'{count:g}' for count in options.frame_repeat)}: give {num_views} numbers, one "
+                "for each view of --rig, each 0 or more"
+            )
+        return options.frame_repeat
+    is_own = not options.checkpoint or recorded_settings(command.checkpoint_path(options), "data")
+    return [0.0] * num_views if is_own or num_views != 6 else [0.0] * 4 + [REPEATED_FRAMES] * 2
 
 
 def _captions(options: argparse.Namespace, request: command.Request, rig: "Rig") -> "list[str]":
@@ -194,50 +211,39 @@ def _first_frames(path: str, count: int) -> "np.ndarray":
 
 
 def _trajectory(options: argparse.Namespace, task: "DiffusionModel") -> "np.ndarray | None":
-    """The 192 numbers; zeros for "none", None for networks without trajectory."""
-    import numpy as np
-
-    from cosmos1.data.trajectories import NUM_VALUES, preset_trajectory, read_trajectory
-
+    """The 192 numbers; None for networks without trajectory."""
+    if task.config.trajectory is not None:
+        return chosen_trajectory(options)
     given = [value for value in (options.trajectory_path, options.trajectory) if value is not None]
-    if task.config.trajectory is None:
-        if given:
-            raise ConfigError(
-                f"trajectory {given[0]}: the network takes no trajectory; use one of the w_traj recipes, or leave it out"
-            )
-        return None
-    if len(given) != 1:
+    if given:
         raise ConfigError(
-            f"the network takes a trajectory: give either --trajectory_path FILE or --trajectory "
-            f"{{{','.join((*PRESETS, NO_TRAJECTORY))}}}"
+            f"trajectory {given[0]}: the network takes no trajectory; use one of the w_traj recipes, or leave it out"
         )
-    if options.trajectory_path is not None:
-        return read_trajectory(Path(options.trajectory_path))
-    if options.trajectory == NO_TRAJECTORY:
-        return np.zeros(NUM_VALUES, np.float32)
-    return preset_trajectory(options.trajectory, options.trajectory_speed)
+    return None
 
 
 def view_texts(generator: "VideoGenerator", rig: "Rig", captions: "list[list[str]]") -> "list[torch.Tensor]":
     """Text ``[1, V * 512, 1024]`` of each sample, as the training data have it: the description of the camera, then the
-    caption. With shared text ``[1, 512, 1024]``: the first caption alone."""
+    caption. With shared text ``[1, 512, 1024]``: the first caption alone. A sample without any caption has no text, zeros."""
+    import torch
+
     from cosmos1.data.view_text import multiview_text
 
     if generator.task.config.views.shared_text:
         return list(generator.embed([sample[0] for sample in captions]).split(1))
-    wanted = sorted({camera.description for camera in rig.cameras} | {text for sample in captions for text in sample})
-    embeddings = dict(zip(wanted, generator.embed(wanted)))
+    descriptions = [camera.description for camera in rig.cameras]
+    wanted = sorted({*descriptions, *(caption for sample in captions for caption in sample if caption)})
+    rows = dict(zip(wanted, generator.embed(wanted)))
+    lengths = {text: int(embedding.abs().sum(dim=1).count_nonzero()) for text, embedding in rows.items()}
+    described = [rows[text][: lengths[text]].bfloat16() for text in descriptions]
 
-    def encode(text: str):
-        rows = embeddings[text]
-        return rows, int(rows.abs().sum(dim=1).count_nonzero())
+    def text_of(sample: "list[str]"):
+        if not any(sample):
+            return torch.zeros(1, len(sample) * NUM_TEXT_TOKENS, TEXT_WIDTH)
+        text, _ = multiview_text(described, [caption or None for caption in sample], lambda t: (rows[t], lengths[t]))
+        return text[None].float()
 
-    descriptions = [encode(camera.description) for camera in rig.cameras]
-    descriptions = [rows[:length].bfloat16() for rows, length in descriptions]
-    return [
-        multiview_text(descriptions, [caption or None for caption in sample], encode)[0][None].float()
-        for sample in captions
-    ]
+    return [text_of(sample) for sample in captions]
 
 
 def generate_views(

@@ -9,14 +9,18 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
-from cosmos1.errors import ConfigError, suggestion
-from cosmos1.launch.profiles import Profile
+from cosmos1.errors import ConfigError, UserError, suggestion
+from cosmos1.launch.profiles import SECRET_NAME, Profile
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+UNKNOWN = "UNKNOWN"
 SHORTEST_SECRET = 6
 """Shorter values are taken for switches, not for secrets; they would occur in any script by chance."""
+# A variable or a command in the place of the value is welcome: HF_TOKEN=$HF_TOKEN, HF_TOKEN="$(cat file)".
+WRITTEN_SECRET = re.compile(rf"(?<!\w)({SECRET_NAME})\s*=\s*['\"]?[^\s'\"$`]", re.IGNORECASE)
+HUGGING_FACE_TOKEN = re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{20}")
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,13 @@ class Record:
         (launches_dir() / f"{self.id}.json").write_text(json.dumps(dataclasses.asdict(self), indent=1))
 
 
+class JobLost(UserError):
+    """A job was launched, and its executor has not known it for a while; the exit status is 1, as of a failed job."""
+
+
 @dataclass(frozen=True)
 class JobState:
-    """One job as its executor sees it."""
+    """One job as its executor sees it; UNKNOWN when it does not."""
 
     job: str
     state: str
@@ -126,12 +134,32 @@ def node_script(job: Job, rendezvous: List[str], max_restarts: int = 0) -> str:
     return "\n".join([*lines, " ".join([*torchrun, shlex.join(job.command)])]) + "\n"
 
 
-def refuse_secrets(job: Job, texts: List[str]) -> None:
-    """Raise ConfigError when the value of a secret variable occurs in what will be written, shown or sent."""
-    for name in job.profile.secrets:
-        value = os.environ.get(name, "")
-        if len(value) >= SHORTEST_SECRET and any(value in text for text in texts):
+def refuse_secrets(job: Job) -> None:
+    """Raise ConfigError when a secret is in the arguments or the profile, which will be written, shown and sent.
+
+    A secret is the value that a variable of the profile's secrets has in this shell, what is assigned to a name of a
+    secret, or what looks like a token of Hugging Face. The message names it and never shows it.
+    """
+    values = {name: os.environ.get(name, "") for name in job.profile.secrets}
+    values = {name: value for name, value in values.items() if len(value) >= SHORTEST_SECRET}
+    for text in _texts([*job.command, *dataclasses.asdict(job.profile).values()]):
+        found = [f"the value of {name}" for name, value in values.items() if value in text]
+        found += [f"a value for {match[1]}" for match in WRITTEN_SECRET.finditer(text)]
+        found += ["a token of Hugging Face" for _ in HUGGING_FACE_TOKEN.finditer(text)]
+        if found:
             raise ConfigError(
-                f"the value of {name} is in the recipe's arguments or the profile and would be written into a script; "
-                f"take it out: the job gets {name} from the environment of this shell"
+                f"{found[0]} is in the recipe's arguments or the profile and would be written into a script; take it "
+                "out: export it in the shell that launches, and give the name of the variable in secrets"
             )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in nested lists and tables; key=value for those in a table."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from (f"{key}={text}" for text in _texts(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)

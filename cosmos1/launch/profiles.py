@@ -7,7 +7,10 @@ from typing import Any, Dict, List, Optional
 
 from cosmos1.errors import ConfigError
 
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+SECRET_NAME = r"(?:\w+[_-])?(?:TOKEN|API[_-]?KEY|SECRET(?:[_-]\w+)?|\w*PASSWORD\w*)"
+"""Pattern of names whose values are secrets: HF_TOKEN, wandb_api_key; not num_tokens, TOKENIZERS_PARALLELISM."""
+IMAGE_WORKDIR = "/opt/cosmos-posttraining"
+"""Where the image of containers/Dockerfile holds this repository."""
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Profile:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} in the profile; it must be 1 or more")
         for name in self.env:
-            if SECRET_NAME.search(name):
+            if re.fullmatch(SECRET_NAME, name, re.IGNORECASE):
                 raise ConfigError(
                     f"env.{name} in the profile would be written into a script; export {name} in the shell that "
                     f'launches, and name it in secrets: secrets = ["{name}"]'
@@ -130,7 +133,7 @@ class KubeflowProfile(Profile):
 
     container_image: str = ""
     """Holds this repository at workdir."""
-    workdir: str = "/workspace"
+    workdir: str = IMAGE_WORKDIR
     namespace: str = "default"
     runtime: str = "torch-distributed"
     """Name of a ClusterTrainingRuntime."""
@@ -151,7 +154,7 @@ class LeptonProfile(Profile):
 
     container_image: str = ""
     """Holds this repository at workdir."""
-    workdir: str = "/workspace"
+    workdir: str = IMAGE_WORKDIR
     nemo_run_dir: str = ""
     """Folder on a mounted file system that receives the scripts of the job."""
     node_group: str = ""
@@ -174,7 +177,7 @@ class DGXCloudProfile(Profile):
     project_name: str = ""
     container_image: str = ""
     """Holds this repository at workdir."""
-    workdir: str = "/workspace"
+    workdir: str = IMAGE_WORKDIR
     pvc_nemo_run_dir: str = ""
     """Folder on a mounted volume that receives the scripts of the job."""
     pvcs: List[Any] = field(default_factory=list)

@@ -3,10 +3,11 @@
 
 import os
 from datetime import timedelta
+from typing import Any, Callable
 
 import torch.distributed as dist
 
-from cosmos1.errors import ConfigError
+from cosmos1.errors import ConfigError, UserError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel import megatron
 from cosmos1.parallel.rendezvous import fresh_store
@@ -54,6 +55,28 @@ def initialize(strategy: MegatronStrategy, seed: int = 0, timeout_minutes: float
         create_gloo_process_groups=False,
     )
     model_parallel_cuda_manual_seed(seed)
+
+
+def on_main_rank(compute: Callable[[], Any]) -> Any:
+    """What ``compute`` returns on the main rank, given to every rank. What it raises there is raised on all of them, so that
+    none waits for one that has stopped. Joins the other processes first, where that has not happened."""
+    if world_size() == 1:
+        return compute()
+    if not dist.is_initialized():
+        initialize(MegatronStrategy())
+    outcome: list[Any] = [None, None]
+    if is_main_rank():
+        try:
+            outcome[0] = compute()
+        except Exception as error:
+            dist.broadcast_object_list(
+                [None, error if isinstance(error, UserError) else RuntimeError(repr(error))], src=0
+            )
+            raise
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 def _leave_groups() -> None:

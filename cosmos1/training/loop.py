@@ -39,10 +39,10 @@ class TrainingRun:
         self.dp_rank = parallel_state.get_data_parallel_rank()
         self.dp_size = parallel_state.get_data_parallel_world_size()
         self.num_micro_batches = micro_batches_per_step(data, trainer.strategy, self.dp_size)
-        self.folder = choose_run_folder(log, resume.resume_if_exists)
         recipe = to_plain(
             {"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume}
         )
+        self.folder = choose_run_folder(log, resume.resume_if_exists, recipe)
         self.recipe_text = yaml.safe_dump(recipe, sort_keys=False)
         self.metrics = MetricsLogger(self.folder, trainer.max_steps, dist.get_rank() == 0, recipe)
         self.writer = CheckpointWriter(self.folder / "checkpoints", log.ckpt.keep_last_k, log.ckpt.keep_every_n_steps)
@@ -61,6 +61,9 @@ class TrainingRun:
         """Train to ``trainer.max_steps``, or until SIGTERM asks to save and stop."""
         self._describe()
         self._restore()
+        # Only now: a folder of another recipe refuses to be continued, and keeps its own record.
+        if dist.get_rank() == 0:
+            (self.folder / "recipe.yaml").write_text(self.recipe_text)
         with self.metrics, self._stop_on_signal(), self.watchdog:
             self._notify("on_train_start")
             self._train()
@@ -74,8 +77,6 @@ class TrainingRun:
             )
 
     def _describe(self) -> None:
-        if dist.get_rank() == 0:
-            (self.folder / "recipe.yaml").write_text(self.recipe_text)
         lines = [
             f"device: {devices.device_name()} x {self.world_size}; {self.trainer.strategy.describe(self.world_size)}; "
             f"{self.trainer.precision}",

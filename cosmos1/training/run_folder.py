@@ -8,46 +8,67 @@ from pathlib import Path
 import torch.distributed as dist
 import yaml
 
-from cosmos1.checkpoint.folders import complete_checkpoints
+from cosmos1.checkpoint.folders import Checkpoint, complete_checkpoints
 from cosmos1.errors import ConfigError
 from cosmos1.training.config import Logger
 
 
-def choose_run_folder(log: Logger, resume_if_exists: bool) -> Path:
+def choose_run_folder(log: Logger, resume_if_exists: bool, recipe: dict) -> Path:
     """``<log_dir>/<name>/<version>``, the same on all ranks; created.
 
     Without ``log.version`` a resuming run takes the newest version that has a checkpoint, any other a new one named by
     the time.
+
+    Raises:
+        ConfigError: the folder cannot be written, or holds a run that this one may not or cannot continue.
     """
-    chosen = [None, None]
+    chosen: list[Path | ConfigError | None] = [None]
     if dist.get_rank() == 0:
-        parent = Path(log.log_dir).expanduser() / log.name
-        version = log.version
-        if version is None and resume_if_exists and parent.is_dir():
-            with_checkpoint = [p for p in parent.iterdir() if complete_checkpoints(p / "checkpoints")]
-            version = max(with_checkpoint, key=lambda p: p.stat().st_mtime).name if with_checkpoint else None
-        chosen_folder = parent / version if version else None
-        if chosen_folder and not resume_if_exists and (found := complete_checkpoints(chosen_folder / "checkpoints")):
-            chosen = [
-                None,
-                f"{chosen_folder} already holds a checkpoint of step {found[-1].step}; give another log.version, "
-                "or resume.resume_if_exists=true to continue it",
-            ]
-        version = version or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         try:
-            (parent / version / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (parent / version / ".writable").touch()
-            (parent / version / ".writable").unlink()
-            chosen[0] = str(parent / version)
-        except OSError as error:
-            chosen = [
-                None,
-                f"log.log_dir={log.log_dir}: {error.strerror}: {error.filename}; give a folder you can write to",
-            ]
+            chosen = [_choose(log, resume_if_exists, recipe)]
+        except ConfigError as error:
+            chosen = [error]
     dist.broadcast_object_list(chosen, src=0)
-    if chosen[1]:
-        raise ConfigError(chosen[1])
-    return Path(chosen[0])
+    if isinstance(chosen[0], ConfigError):
+        raise chosen[0]
+    return chosen[0]
+
+
+def _choose(log: Logger, resume_if_exists: bool, recipe: dict) -> Path:
+    parent = Path(log.log_dir).expanduser() / log.name
+    version = log.version
+    if version is None and resume_if_exists and parent.is_dir():
+        with_checkpoint = [p for p in parent.iterdir() if complete_checkpoints(p / "checkpoints")]
+        version = max(with_checkpoint, key=lambda p: p.stat().st_mtime).name if with_checkpoint else None
+    folder = parent / (version or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if found := complete_checkpoints(folder / "checkpoints"):
+        _check_continuation(folder, found[-1], resume_if_exists, recipe)
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"log.log_dir={log.log_dir}: {error.strerror}: {error.filename}; give a folder you can write to"
+        ) from error
+    return folder
+
+
+def _check_continuation(folder: Path, newest: Checkpoint, resume_if_exists: bool, recipe: dict) -> None:
+    if not resume_if_exists:
+        raise ConfigError(
+            f"{folder} already holds a checkpoint of step {newest.step}; give another log.version, or "
+            "resume.resume_if_exists=true to continue it"
+        )
+    record = newest.context / "recipe.yaml"
+    before = yaml.safe_load(record.read_text()) if record.exists() else None
+    for part in ("model", "data"):
+        old, new = (recorded[part].get("_target_") for recorded in (before or recipe, recipe))
+        if old != new:
+            raise ConfigError(
+                f"{folder} holds a run of another recipe: its {part} is {old}, this one's {new}; give log.version=NAME for "
+                "a new run, or resume.resume_if_exists=false"
+            )
 
 
 def changed_settings(before: str, now: str) -> list[str]:

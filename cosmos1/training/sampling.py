@@ -28,7 +28,7 @@ class LatentDecoder:
         self.run, self.purpose, self.tokenizer = run, purpose, None
         problem: list[Optional[str]] = [None]
         if run.metrics.is_main:
-            num_latents = 1 if run.task.single_frames else run.data.sample_shape[1]
+            num_latents = 1 if run.task.single_frames else run.data.sample_shape[1] // run.data.num_views
             num_frames = (num_latents - 1) * run.task.config.temporal_factor + 1
             try:
                 self.tokenizer = build_video_tokenizer(
@@ -90,5 +90,6 @@ def generate_held_out(run, sample: dict, settings: GenerationSettings, num_given
         sigma_data,
         given,
         run.task.config.condition_mask,
+        padding_mask=sample["padding_mask"].to(device()).float(),
         controls=take_controls(run.task.config, sample, sample["video"].shape, device()),
     )

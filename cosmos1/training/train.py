@@ -31,7 +31,7 @@ def train(
     strategy = trainer.strategy
     micro_batches_per_step(data, strategy, strategy.data_parallel_size(process_groups.world_size()))
     data.setup()
-    model.validate_sample(strategy, data.sample_shape)
+    model.validate_sample(strategy, data.sample_shape, data.num_views)
     _check_tokenizer(model, data)
 
     process_groups.initialize(trainer.strategy, trainer.seed)

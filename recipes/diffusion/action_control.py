@@ -37,7 +37,7 @@ def action_control(size: Literal["7b", "14b", "tiny"]) -> run.Partial:
     recipe.model.objective.conditioning = run.Config(
         VideoConditioning, min_frames=1, max_frames=1, augment_sigma_mean=-6.9, augment_sigma_std=0.0
     )
-    with_data(recipe, ActionPairsDataModule, "action_pairs", fps=5.0)
+    with_data(recipe, ActionPairsDataModule, "action_pairs")
     if size == "tiny":
         _for_the_arm_world(recipe)
     with_new_layers(recipe, ["action."], lr_multiplier=100.0)

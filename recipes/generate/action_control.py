@@ -13,7 +13,7 @@ them; with --shuffle_actions each follows the actions of the next episode:
 Convention of the actions, picture size and frame rate are those of training.
 """
 
-from cosmos1.generation import action_command as command
+from cosmos1.generation import action_command, command
 
 if __name__ == "__main__":
-    command.run(command.parser(__doc__))
+    command.run_program(action_command.parser(__doc__), action_command.generate)

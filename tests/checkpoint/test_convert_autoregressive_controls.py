@@ -36,7 +36,11 @@ def test_pt_through_dist_and_back(tmp_path, variant):
     found = open_weights(tmp_path / "model.pt").config
     assert all(getattr(found, name) == getattr(config, name) for name in ("action", "camera", "views", "trajectory"))
     folder = converted(tmp_path / "model.pt", tmp_path / "dist", "dist", config)
-    assert task_of_checkpoint(folder).config == config
+    expected = config
+    if config.action is not None:
+        grid = [config.action.num_actions + 1, *config.latent_shape[1:]]
+        expected = replace(config, latent_shape=grid, pad_to_multiple_of=128)
+    assert task_of_checkpoint(folder, 48, 64).config == expected
     assert_same(torch.load(converted(folder, tmp_path / "back.pt", "pt", config), weights_only=True), weights)
     if variant == "action":
         nemo = converted(folder, tmp_path / "nemo", "nemo", config)

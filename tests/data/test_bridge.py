@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Bridge reader: what it returns, and the answer to each kind of broken tree."""
 
+import json
 import shutil
 
 import numpy as np
@@ -60,6 +61,11 @@ def ragged(tree):
     change(tree, "1", action=[row[: 6 + (index > 0)] for index, row in enumerate(read(tree, "1")["action"])])
 
 
+def null_videos(tree):
+    path = tree / "annotation/train/1.json"
+    path.write_text(json.dumps({**read(tree, "1"), "videos": None}))
+
+
 def world_frame(tree):
     """Displacements in the frame of the base, the classic mistake."""
     content = read(tree, "1")
@@ -85,6 +91,9 @@ def world_frame(tree):
         (nan_state, "episode 1: state: row 3 holds NaN"),
         (world_frame, "episode 1: action . is .*, but the states give .*another convention"),
         (lambda tree: change(tree, "1", texts="x"), "episode 1: texts is 'x'"),
+        (null_videos, "1.json: videos is None, a list with one entry per camera"),
+        (lambda tree: change(tree, "1", videos=[]), r"1.json: videos is \[\], a list"),
+        (lambda tree: change(tree, "1", videos=[{"video_path": 3}]), "1.json: lists the video 3, but there is no file"),
     ],
 )  # fmt: skip
 def test_broken_trees(tree, damage, words):

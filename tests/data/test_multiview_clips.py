@@ -2,6 +2,7 @@
 """Which frames of several cameras belong together, and the answer to recordings that do not fit."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -48,6 +49,50 @@ def test_true_time_and_the_compatible_consecutive_frames_differ():
     assert picks(found, 9, 24, "nearest")[0].indices[0].tolist() == [0, 1, 2, 4, 5, 6, 7, 9, 10]
     assert picks(found, 9, 24, "consecutive")[0].indices[0].tolist() == list(range(9))
     assert picks(found, 9, 15, "consecutive")[0].indices[0].tolist() == list(range(0, 18, 2))
+
+
+def test_the_stride_of_consecutive_frames_allows_for_odd_rates():
+    """29.97 frames per second are 30, in the whole recording as in the part that captions describe; 28 are not."""
+    for window in (None, (3, 50)):
+        found = clip(window=window, a=(0, 30000 / 1001), b=(0, 30000 / 1001))
+        first = window[0] if window else 0
+        assert picks(found, 9, 15, "consecutive")[0].indices[0].tolist() == list(range(first, first + 18, 2))
+    assert picks(clip(a=(0, 28)), 9, 15, "consecutive")[0].indices[0].tolist() == list(range(9))
+    # The last chunk ends with the recording: frames 43, 45, ... 59.
+    chosen, count = picks(clip(a=(0, 30000 / 1001)), 9, 15, "consecutive", which=-1)
+    assert count == 44 and chosen.indices[0].tolist() == list(range(43, 60, 2))
+
+
+def with_gap(camera, first, length):
+    found = clip(a=(0, 30), b=(0, 30))
+    kept = np.delete(found.timestamps[camera], slice(first, first + length))
+    return dataclasses.replace(found, timestamps={**found.timestamps, camera: kept})
+
+
+@pytest.mark.parametrize(
+    "camera, selection, words",
+    [
+        ("b", "nearest", r"b has no frame within 0.037 s of 0.667 s: frame 10 is 0.333 s away. .*cut the clip there"),
+        ("b", "consecutive", r"b has no frame within 0.073 s of 0.333 s: frame 10 is 0.667 s away"),
+        ("a", "nearest", r"a has no frame within 0.037 s"),
+        ("a", "consecutive", r"a has a gap of 0.700 s at 0.300 s, 0.033 s lie between its frames elsewhere"),
+    ],
+)
+def test_chunks_over_a_gap_are_refused(camera, selection, words):
+    found = with_gap(camera, 10, 20)
+    fps = 24 if selection == "nearest" else 30
+    with pytest.raises(DataError, match=f"clip c: {words}"):
+        pick_frames(found, ["a", "b"], 0, 17, fps, selection)
+    # One lost frame does no harm, nor does a gap elsewhere.
+    assert pick_frames(with_gap(camera, 10, 1), ["a", "b"], 0, 17, fps, selection).indices.shape == (2, 17)
+    assert pick_frames(found, ["a", "b"], 1_000_000, 9, fps, selection).frame_repeat.tolist() == [0, 0]
+
+
+def test_the_last_chunk_of_a_fast_recording_stays_within_reach():
+    """120 frames per second for 12: no reference time is more than a frame after the end."""
+    found = clip(a=(0, 120), b=(0, 120))
+    starts = reference_times(found, ["a", "b"], 5, 12, "nearest")
+    assert pick_frames(found, ["a", "b"], int(starts[-1]), 5, 12, "nearest").indices[0, -1] == 59
 
 
 def test_between_frames_the_nearest_or_the_next():

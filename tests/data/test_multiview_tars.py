@@ -4,6 +4,7 @@
 import io
 import json
 import pickle
+import re
 import tarfile
 
 import numpy as np
@@ -82,6 +83,7 @@ def test_a_clip_with_captions_of_one_view(recordings):
     clips = recordings()
     clip = clips.read("c", CAMERAS)
     assert clips.names() == ["c"] and clip.timestamps["left"].tolist() == [0, 33_333, 66_666, 99_999, 133_332]
+    assert clip.track is not None and clip.track_problem == ""
     # The entry of the left camera points nowhere, as one does in the published sample.
     assert clip.captions["front"].shape == (3, 1024) and clip.captions["left"] is None and clip.window == (1, 4)
     with clip.open_videos() as videos:
@@ -104,22 +106,55 @@ class Evil:
         return (print, ("run",))
 
 
+def video(tmp_path, num_frames=5, height=16, fps=30):
+    write_video(tmp_path / "other.mp4", np.zeros((num_frames, height, 16, 3), np.uint8), fps)
+    return (tmp_path / "other.mp4").read_bytes()
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
         ({"c.left.mp4": None}, r"clip c: .*no video or time stamps of left; present: \['front'\]"),
-        ({"c.left.json": b"[2, 1]"}, "clip c: time stamps of left do not increase"),
-        ({"c.egomotion.npz": egomotion(seconds=10)}, "egomotion.npz: 9.9 s of ego motion, at least 20 s"),
-        ({"c.egomotion.npz": b"x"}, "egomotion.npz: needs labels_keys and labels_data"),
-        (
-            {"c.egomotion.npz": egomotion(sensor=True), "c.rig.json": b'{"rig": {"sensors": []}}'},
-            "poses are of .'lidar'.",
-        ),
+        ({"c.left.mp4": b"x"}, "c.left.mp4: cannot be opened as a video"),
+        ({"c.left.json": b"[1, 2, 4, 4, 5]"}, "clip c: time stamps of left do not increase at frame 3"),
+        ({"c.left.json": b"[1, 2]"}, "clip c: left has 2 time stamps but 5 frames"),
+        ({"c.left.mp4": {"num_frames": 9}}, "clip c: left has 5 time stamps but 9 frames"),
+        ({"c.left.mp4": {"height": 32}}, "clip c: left is 32 x 16 at 30 fps, front is 16 x 16 at 30 fps"),
+        ({"c.left.mp4": {"fps": 10}}, "clip c: left is 16 x 16 at 10 fps, front is 16 x 16 at 30 fps"),
     ],
 )
-def test_damaged_clips(recordings, changes, words):
+def test_damaged_clips(recordings, tmp_path, changes, words):
+    changes = {key: video(tmp_path, **value) if isinstance(value, dict) else value for key, value in changes.items()}
     with pytest.raises(DataError, match=words):
         recordings(**changes).read("c", CAMERAS)
+
+
+OF_SENSOR = {"c.egomotion.npz": egomotion(sensor=True)}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"c.egomotion.npz": egomotion(seconds=10)}, "egomotion.npz: 9.9 s of ego motion, at least 20 s"),
+        ({"c.egomotion.npz": b"x"}, "egomotion.npz: needs labels_keys and labels_data"),
+        (OF_SENSOR | {"c.rig.json": b'{"rig": {"sensors": []}}'}, "egomotion.npz: poses are of .'lidar'."),
+        (OF_SENSOR | {"c.rig.json": b"{"}, "clip c: c.rig.json: cannot be read as JSON"),
+        (OF_SENSOR | {"c.rig.json": b"[1]"}, "c.rig.json: holds a list, a JSON object is needed"),
+        (OF_SENSOR | {"c.rig.json": b'{"rig": {"sensors": [1]}}'}, 'c.rig.json: has no "rig" with "sensors" of name'),
+        (OF_SENSOR | {"c.rig.json": None}, "member c.rig.json cannot be read"),
+    ],
+)
+def test_clips_whose_ego_motion_is_of_no_use_are_kept_without_it(recordings, changes, words):
+    clip = recordings(**changes).read("c", CAMERAS)
+    assert clip.track is None and re.search(words, clip.track_problem)
+
+
+@pytest.mark.parametrize("content, words", [("{", "cannot be read as JSON"), ("[1]", "holds a list, a JSON object")])
+def test_damaged_mappings(recordings, tmp_path, content, words):
+    recordings()
+    (tmp_path / "captions" / "chunk-00" / "mapping.json").write_text(content)
+    with pytest.raises(DataError, match=f"mapping.json: {words}"):
+        TarClips(tmp_path / "clips", tmp_path / "captions")
 
 
 def test_caption_pickles_cannot_run_code(recordings):

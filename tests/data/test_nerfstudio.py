@@ -51,11 +51,20 @@ def test_smaller_pictures_of_the_same_scene_and_alpha_over_white(tmp_path):
     assert scene.read_frames(0, 2)[:, 0, 0, 0].tolist() == [255, 40]
 
 
-def test_scenes_are_found_at_any_depth_in_name_order(tmp_path):
-    (tmp_path / "b" / "c").mkdir(parents=True)
-    write_zip(tmp_path / "b" / "z.zip", scene_files(1))
-    (tmp_path / "b" / "c" / "transforms.json").write_text("{}")
-    assert [path.name for path in find_scenes(tmp_path)] == ["c", "z.zip"]
+def test_scenes_are_found_at_any_depth_and_named_by_their_paths(tmp_path):
+    for folder in ("b/nerfstudio", "scene.v1"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "transforms.json").write_text("{}")
+    write_zip(tmp_path / "b" / "z.v2.zip", scene_files(1))
+    found = find_scenes(tmp_path)
+    assert list(found) == ["b/nerfstudio", "b/z.v2", "scene.v1"] and found["b/z.v2"].name == "z.v2.zip"
+    assert list(find_scenes(tmp_path / "scene.v1")) == ["scene.v1"]
+    assert read_scene(found["b/z.v2"]).name == "z.v2" and read_scene(found["b/z.v2"], name="b/z.v2").name == "b/z.v2"
+    with pytest.raises(DataError, match="scene scene.v1: .*has no pictures|scene scene.v1: transforms.json"):
+        read_scene(found["scene.v1"])
+    write_zip(tmp_path / "scene.v1.zip", scene_files(1))
+    with pytest.raises(DataError, match="scene.v1 and .*scene.v1.zip are both the scene scene.v1"):
+        find_scenes(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no .*zip and no transforms.json"):
         find_scenes(tmp_path / "empty")
@@ -80,6 +89,11 @@ DEFECTS = [
     (scene_files(2, fl_y=None), "has no fl_y"),
     (scene_files(2, w=64), "w, h = 64, 20, but the pictures are 32 wide and 20 high"),
     (scene_files(2, fl_x=0.78), "fl_x = 0.78 for pictures 32 wide.*in pixels of w x h, not divided"),
+    (scene_files(2, fl_y="a"), "fl_y is 'a', a number is needed"),
+    (scene_files(2, w="wide"), "w is 'wide', a number is needed"),
+    (scene_files(2, h=0), "w, h = 32, 0; the size of the pictures"),
+    (scene_files(2, k1=[0.1]), r"k1 is \[0.1\], a number is needed"),
+    (scene_files(2, frames=[1, 2]), 'not a JSON object with a list "frames"'),
     (scene_files(2, camera_model="OPENCV_FISHEYE"), "camera_model OPENCV_FISHEYE.*Undistort"),
     (scene_files(2, poses=[np.eye(3), np.eye(3)]), r"transform_matrix of images/frame_00001.png has shape \(3, 3\)"),
     (scene_files(2, poses=[np.eye(4), np.full((4, 4), np.inf)]), "pose of frame 1 is not finite"),
@@ -114,3 +128,10 @@ def test_pictures_of_another_size_and_large_distortion(tmp_path):
     assert "k1 = 0.3 is a large distortion" in scene.warnings[0]
     with pytest.raises(DataError, match="frame_00002.png is 40 x 64, the first picture of the scene is 20 x 32"):
         scene.read_frames(0, 2)
+
+
+def test_distortion_of_single_frames_is_seen(tmp_path):
+    content = transforms(2)
+    content["frames"][1]["k1"] = -0.4
+    scene = read_scene(write_zip(tmp_path / "a.zip", scene_files(2) | {"transforms.json": content}))
+    assert "k1 = -0.4 is a large distortion" in scene.warnings[0]

@@ -85,6 +85,10 @@ def test_files(tmp_path):
     (tmp_path / "short.json").write_text(json.dumps({"positions": positions[:10]}))
     with pytest.raises(DataError, match=r"shape \(10, 3\), \(64, 3\) finite numbers are needed"):
         read_trajectory(tmp_path / "short.json")
+    for bad in (positions[:-1] + [[1, 2]], [["x", 0, 0]] * 64, [{}] * 64):
+        (tmp_path / "bad.json").write_text(json.dumps({"positions": bad}))
+        with pytest.raises(DataError, match="bad.json: positions are no table of numbers"):
+            read_trajectory(tmp_path / "bad.json")
     (tmp_path / "bad.json").write_text('{"poses": [{"timestamp": 1}]}')
     with pytest.raises(DataError, match="bad.json: is not an ego track"):
         read_trajectory(tmp_path / "bad.json")

@@ -10,6 +10,7 @@ import torch
 
 from cosmos1.data.camera_folder import CameraFolderDataModule
 from cosmos1.data.cameras import CameraPath, opencv_from_opengl, plucker_embeddings, relative_to_first
+from cosmos1.data.captions import read_captions
 from cosmos1.data.letterbox import letterbox, letterbox_cameras, letterbox_frames
 from cosmos1.data.nerfstudio import read_scene
 from cosmos1.data.posed_worlds import Clips, sample_camera_path, write_camera_world
@@ -224,8 +225,9 @@ def test_resume_fills_gaps_and_the_seed_draws_scenes(scenes, prepared, tmp_path)
     chosen = set()
     for seed in range(6):
         arguments = ["--dataset_path", str(scenes), "--num_zip_files", "1", "--seed", str(seed)]
-        chosen |= set(camera_control.choose_sources(camera_control.build_parser().parse_args(arguments)))
-    assert {path.name for path in chosen} == {"000.zip", "001.zip", "002.zip"}
+        arguments = camera_control.build_parser().parse_args(arguments)
+        chosen |= set(camera_control.choose_scenes(arguments, ["000", "001", "002"]))
+    assert chosen == {"000", "001", "002"}
 
 
 def test_unusable_scenes_are_left_out_and_named(scenes, tmp_path, capsys):
@@ -247,6 +249,49 @@ def test_unusable_scenes_are_left_out_and_named(scenes, tmp_path, capsys):
     with pytest.raises(DataError, match=r"(?s)scene good: no caption in .*key good/0.*no scene can be used"):
         prepare(folder, tmp_path / "none", "--path_to_caption_dict", str(captions))
     assert not (tmp_path / "none").exists()
+
+
+def test_scenes_in_folders_of_one_name_stay_apart(tmp_path):
+    """a/nerfstudio and b/nerfstudio are two source videos with captions and starts of their own."""
+    folder = tmp_path / "scenes"
+    for scene in "ab":
+        for name, content in scene_files(60).items():
+            path = folder / scene / "nerfstudio" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(json.dumps(content).encode() if isinstance(content, dict) else content)
+    (folder / "1K").mkdir()
+    write_zip(folder / "1K" / "f00.zip", scene_files(60))
+    captions = tmp_path / "captions.json"
+
+    def planned(content):
+        captions.write_text(json.dumps(content))
+        options = ["--dataset_path", str(folder), "--path_to_caption_dict", str(captions), *SMALL]
+        arguments = camera_control.build_parser().parse_args(options)
+        found, left_out = camera_control.plan(arguments)
+        return found, [camera_control.sample_info(arguments, item, 0)["video_path"] for item in found], left_out
+
+    found, sources, left_out = planned(
+        {"a/nerfstudio/0": "A.", "b/nerfstudio": "B.", "f00/0": "F.", "f00/1": "not used"}
+    )
+    assert [(item.scene.name, item.caption) for item in found] == [
+        ("1K/f00", "F."),
+        ("a/nerfstudio", "A."),
+        ("b/nerfstudio", "B."),
+    ]
+    assert sources == ["1K/f00.zip", "a/nerfstudio", "b/nerfstudio"] and left_out == []
+    assert len({item.starts for item in found}) == 3
+    # The last part of a name is enough only where it belongs to one scene.
+    found, _, left_out = planned({"nerfstudio": "Whose?", "f00": "F."})
+    assert [item.scene.name for item in found] == ["1K/f00"] and "scene a/nerfstudio: no caption" in left_out[0]
+
+
+def test_caption_files(tmp_path):
+    (tmp_path / "a.json").write_text('{"train/12": "a", "x/0": "b", "x/1": "c"}')
+    assert read_captions(tmp_path / "a.json") == {"train/12": "a", "x": "b"}
+    for bad in ({("a", 0): "x"}, {"a": 1}, ["a"]):
+        (tmp_path / "bad.pkl").write_bytes(pickle.dumps(bad))
+        with pytest.raises(DataError, match="bad.pkl: a dict from names to strings is needed"):
+            read_captions(tmp_path / "bad.pkl")
 
 
 def test_a_caption_pickle_cannot_run_code(scenes, tmp_path):

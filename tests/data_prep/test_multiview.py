@@ -134,6 +134,27 @@ def test_clips_without_a_long_enough_track(recordings, tmp_path, capsys):
         batches(load(output, with_trajectory=True), 4)
 
 
+def test_ego_motion_of_no_use_counts_only_where_trajectories_are_required(recordings, tmp_path, capsys):
+    folder = copy_of(recordings, tmp_path)
+    (folder / "trajectory/0.json").write_text('{"poses": []}')
+    (folder / "trajectory/1.json").unlink()
+
+    def planned(*options):
+        arguments = multiview.build_parser().parse_args(["--dataset_path", str(folder), *SMALL, *options])
+        rig = multiview.choose_rig(arguments)
+        arguments.tokenizer, arguments.text_encoder = "dct", "hashed"
+        multiview.print_plan(arguments, rig, *multiview.plan(arguments, rig))
+        return capsys.readouterr().out
+
+    printed = planned()
+    assert "0.json: 0 ego poses, at least 2 are needed." in printed and "4 clips used, 0 left out" in printed
+    assert "2 clips with ego motion" in printed
+    printed = planned("--require_trajectory")
+    assert "0.json: 0 ego poses, at least 2 are needed. (--require_trajectory); skipped." in printed
+    assert "clip 1: no ego motion was recorded with it (--require_trajectory); skipped." in printed
+    assert "1 clips used, 3 left out" in printed
+
+
 def test_shared_text(recordings, tmp_path):
     output = prepare(recordings, tmp_path / "out", "--shared_text")
     (batch,) = batches(load(output, shuffle=False, views_per_sample=2), 1)

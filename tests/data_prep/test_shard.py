@@ -73,3 +73,20 @@ def test_occupied_output_is_refused(cached, tmp_path):
     run(cached, tmp_path / "out")
     with pytest.raises(ConfigError, match="is not empty"):
         run(cached, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "kind, reader",
+    [
+        ("camera folder", "CameraFolderDataModule"),
+        ("multiview folder", "MultiviewFolderDataModule"),
+        ("new", "its task"),
+    ],
+)
+def test_folders_with_control_signals_are_refused(cached, tmp_path, kind, reader):
+    (cached / "dataset.json").write_text(json.dumps({"format": f"cosmos {kind}"}))
+    with pytest.raises(DataError, match=f'is a "cosmos {kind}"; only a "cosmos latent folder" can be packed.*{reader}'):
+        run(cached, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (cached / "dataset.json").write_text(json.dumps({"format": "cosmos latent folder", "fps": 24}))
+    assert json.loads((run(cached, tmp_path / "out") / "dataset.json").read_text())["fps"] == 24

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from cosmos1.errors import ConfigError
 from cosmos1.models.autoregressive.sampling import SamplingSettings
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.strategy import MegatronStrategy
@@ -33,6 +34,8 @@ def generate(tp_size: int) -> dict[str, torch.Tensor]:
         results[signals] = generate_tokens(network, given, text, greedy, controls=controls)[0]
     given = (7 * torch.arange(12) + 3)[None] % 64
     given = torch.cat([given, given.flip(1)])
+    # Ranks may encode a picture differently: all go on with what the first one has.
+    given = given if process_groups.is_main_rank() else (given + 1) % 64
     for video2world in (False, True):
         config = miniature(video2world)
         network = build_network(config, strategy)
@@ -45,7 +48,24 @@ def generate(tp_size: int) -> dict[str, torch.Tensor]:
     return results
 
 
+def check_on_main_rank() -> None:
+    """What the main rank computes, and what it raises, holds on all ranks."""
+    assert process_groups.on_main_rank(lambda: os.environ["RANK"]) == "0"
+    for error, raised_elsewhere in ((ConfigError("no"), ConfigError), (KeyError("no"), RuntimeError)):
+        try:
+            process_groups.on_main_rank(lambda error=error: _raise(error))
+        except Exception as found:
+            assert type(found) is (type(error) if process_groups.is_main_rank() else raised_elsewhere)
+        else:
+            raise AssertionError(f"{error!r} is lost")
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    check_on_main_rank()
     torch.save(generate(int(os.environ["WORLD_SIZE"])), Path(sys.argv[1], f"{os.environ['RANK']}.pt"))
     process_groups.shutdown()

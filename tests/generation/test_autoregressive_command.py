@@ -2,13 +2,19 @@
 """The command that generates with an autoregressive network: from options to a video and its record."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from cosmos1.conditioning.token_settings import ActionRows
 from cosmos1.data.video import read_video, write_video
-from cosmos1.generation import autoregressive_command as command
+from cosmos1.errors import ConfigError
+from cosmos1.generation import autoregressive, autoregressive_command, command, generator
+from cosmos1.models.autoregressive.config import gpt_config
+from tests.checkpoint.conversion import converted, save_official
+from tests.data.arm_tree import arm_tree
 
 HEIGHT, WIDTH = 64, 96
 
@@ -26,10 +32,10 @@ def run(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["autoregressive.py", *size, *options])
         if status:
             with pytest.raises(SystemExit) as stopped:
-                command.run(command.parser(""))
+                command.run_program(autoregressive_command.parser(""), autoregressive_command.generate)
             assert stopped.value.code == status
             return capsys.readouterr().err
-        command.run(command.parser(""))
+        command.run_program(autoregressive_command.parser(""), autoregressive_command.generate)
         return capsys.readouterr().out
 
     return run
@@ -54,7 +60,25 @@ def test_a_video_is_continued(run, tmp_path):
     assert np.abs(video[9:] - given[-8:]).mean() > 30
 
 
-def test_video2world_follows_a_batch_of_prompts(run, tmp_path):
+@pytest.fixture
+def built(monkeypatch) -> dict[str, int]:
+    """How often the text encoder and a half of the tokenizer were built."""
+    counts = {"text": 0, "tokenizer": 0}
+
+    def counted(key, build):
+        def counting(*arguments, **options):
+            counts[key] += 1
+            return build(*arguments, **options)
+
+        return counting
+
+    monkeypatch.setattr(generator, "build_text_encoder", counted("text", generator.build_text_encoder))
+    build = counted("tokenizer", autoregressive.build_discrete_tokenizer)
+    monkeypatch.setattr(autoregressive, "build_discrete_tokenizer", build)
+    return counts
+
+
+def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
     lines = [{"prompt": prompt, "visual_input": "start.mp4"} for prompt in ("A bar.", "A ball rolls.")]
     (tmp_path / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run(
@@ -70,6 +94,7 @@ def test_video2world_follows_a_batch_of_prompts(run, tmp_path):
     )
     assert len(read_video(tmp_path / "videos/1.mp4")) == 17
     assert json.loads((tmp_path / "videos/1.json").read_text())["prompt"] == "A ball rolls."
+    assert built == {"text": 1, "tokenizer": 2}
 
 
 @pytest.mark.parametrize(
@@ -110,3 +135,51 @@ def test_a_diffusion_checkpoint_is_refused(run, tmp_path):
     torch.save({}, context.parent / "weights" / "common.pt")
     (context / "checksums.json").write_text("{}")
     assert "text2world.py" in run("--checkpoint", "run", *START, status=2)
+
+
+def parsed(*options):
+    options = autoregressive_command.parser("").parse_args(options)
+    autoregressive_command.take_official_options(options)
+    return options
+
+
+def test_names_of_the_official_programs(capsys):
+    options = parsed("--checkpoint_dir", "all", "--ar_model_dir", "4B", "--video_save_folder", "out", "--num_gpus", "2")
+    assert (options.checkpoint, options.video_save_path, options.tp_size) == ("all/4B", "out/generated.mp4", 2)
+    assert capsys.readouterr().out == ""
+    options = parsed(
+        "--checkpoint_dir", "4B", "--video_save_folder", "out", "--batch_input_path", "b", "--offload_tokenizer"
+    )
+    assert (options.checkpoint, options.video_save_path) == ("4B", "out")
+    assert capsys.readouterr().out == "without effect: --offload_tokenizer\n"
+
+
+def test_action_control_by_weights_that_record_no_pictures(tmp_path, tmp_path_factory, monkeypatch):
+    """An official file, and a checkpoint converted from it, are run as the recipe trains: pairs of single pictures."""
+    monkeypatch.chdir(tmp_path)
+    tree = arm_tree(tmp_path / "arm", tmp_path_factory)
+    config = replace(gpt_config("tiny_video2world"), action=ActionRows(7, 1, 16), num_layers=1)
+    save_official(tmp_path / "model.pt", config)
+    converted(tmp_path / "model.pt", tmp_path / "dist", "dist", config)
+    annotation = min((tree / "annotation/val").glob("*.json"))
+    start = str(tree / "videos/val" / annotation.stem / "rgb.mp4")
+    given = (
+        "--input_image_or_video_path",
+        start,
+        "--action_annotation_path",
+        str(annotation),
+        "--tokenizer",
+        "dct_fsq",
+    )
+    options = (*given, "--action_convention", "json", "--temperature", "0", "--top_k", "1")
+    videos = []
+    for checkpoint in ("model.pt", "dist"):
+        with pytest.raises(ConfigError, match="give the --height and --width"):
+            autoregressive_command.generate(parsed("--checkpoint", checkpoint, *options, "--height", "48"))
+        size = ("--height", "48", "--width", "64", "--video_save_path", f"{checkpoint}.mp4")
+        autoregressive_command.generate(parsed("--checkpoint", checkpoint, *options, *size))
+        videos.append(read_video(tmp_path / f"{checkpoint}.mp4"))
+        task = autoregressive.task_of_checkpoint(tmp_path / checkpoint, 48, 64)
+        assert task.single_frames and task.config.latent_shape == [2, 3, 4] and task.config.sequence_length == 128
+    assert videos[0].shape == (6, 48, 64, 3) and np.array_equal(*videos)
+    assert np.abs(videos[0][0].astype(float) - read_video(start)[0]).mean() < 30

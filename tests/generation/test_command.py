@@ -5,11 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.generation.command import parser, read_requests
+from cosmos1.generation.command import hooks, parser, read_requests
 from cosmos1.generation.generator import VideoShape, read_given_frames
 from cosmos1.generation.hooks import load_guardrail, load_hook
 
@@ -91,6 +94,31 @@ def test_hooks_are_imported_by_name_or_refused():
 def test_the_guardrail_says_how_to_install_it():
     with pytest.raises(ConfigError, match="pip install cosmos_guardrail"):
         load_guardrail()
+
+
+class StubChecker:
+    """The interface of the guardrail: None stands for an unsafe video, and ``to`` returns nothing."""
+
+    def to(self, place):
+        self.place = str(place)
+
+    def check_text_safety(self, prompt):
+        return self.place == "cpu" and "weapon" not in prompt
+
+    def check_video_safety(self, frames):
+        return frames + 1 if frames.min() else None
+
+
+def test_the_guardrail_refuses_prompts_and_videos(monkeypatch):
+    monkeypatch.setattr("cosmos1.parallel.device.device", lambda: torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "cosmos_guardrail", SimpleNamespace(CosmosSafetyChecker=StubChecker))
+    options = ["--prompt_hook", "os.path:basename", "--guardrail"]
+    check_prompt, finish_video = hooks(parser("", False).parse_args(options))
+    assert check_prompt("weapon/ball") == "ball" and (finish_video(np.ones((1, 2, 2, 3))) == 2).all()
+    with pytest.raises(ConfigError, match="refuses the prompt: weapon"):
+        check_prompt("a/weapon")
+    with pytest.raises(ConfigError, match="refuses the video"):
+        finish_video(np.zeros((1, 2, 2, 3)))
 
 
 @pytest.mark.e2e

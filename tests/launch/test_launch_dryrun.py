@@ -51,7 +51,7 @@ def test_no_secret_is_printed_or_written(dryruns):
     stored = [path.read_text() for path in GOLDEN.iterdir()]
     printed = [answer["output"] + answer["errors"] for answer in answers.values()]
     assert not any(value in text for value in SECRETS.values() for text in [*stored, *printed])
-    assert not [path for path in home.rglob("*") if path.is_file()], "a dry run leaves nothing"
+    assert not list(home.rglob("*")), "a dry run leaves nothing"
 
 
 @pytest.mark.parametrize("name", NAMES)

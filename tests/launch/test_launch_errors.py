@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said, and how soon, when a setting is wrong or a program, service or account is missing."""
 
+import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -8,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from cosmos1.errors import ConfigError
-from cosmos1.launch.jobs import find_record
+from cosmos1.launch.executors import slurm
+from cosmos1.launch.jobs import find_record, make_job, refuse_secrets
 from cosmos1.launch.profile_file import choose_profile
-from tests.launch.launching import RECIPE, call
+from cosmos1.launch.profiles import PROFILES as PROFILE_CLASSES
+from tests.launch.launching import RECIPE, ROOT, call, main_of_launch
 
 PROFILES = str(Path(__file__).parent / "profiles.yaml")
+TOKEN = "hf_" + "a1B2" * 8
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,7 @@ def test_what_is_missing_is_said_within_five_seconds(name, variables, words, tmp
         (["--executor", "local", "--name", "My Job", *RECIPE], '--name "My Job" needs lower-case letters'),
         (["--executor", "local", "--chain", "2", *RECIPE], "--executor local has none, slurm has"),
         (["--executor", "slurm", "--chain", "0", *RECIPE], "0 is no count; use 1 or more"),
+        (["--executor", "slurm", "--retries", "-3", *RECIPE], "-3 is no count; use 0 or more"),
         (["--profile", "a100", *RECIPE], "no profile file"),
         (["--profile", "slurm_venw", "--profile-file", PROFILES, *RECIPE], 'did you mean "slurm_venv"'),
         (["--executor", "local", "--profile", "docker", "--profile-file", PROFILES, *RECIPE], "which is for docker"),
@@ -85,6 +91,81 @@ def test_mistakes_in_a_profile(executor, changes, words):
     with pytest.raises(ConfigError) as caught:
         choose_profile(executor, None, None, changes)
     assert words in str(caught.value)
+
+
+def check_for_secrets(monkeypatch, executor: str, changes: list[str], arguments: list[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    _, profile = choose_profile(executor, None, None, changes)
+    refuse_secrets(make_job(["recipes/diffusion/general.py", *arguments], profile, None))
+
+
+@pytest.mark.parametrize(
+    ("executor", "changes", "arguments", "words"),
+    [
+        ("slurm", [f"setup=['export HF_TOKEN={TOKEN}']"], [], "a value for HF_TOKEN is in"),
+        ("slurm", [f"setup=['hf auth login --token {TOKEN}']"], [], "a token of Hugging Face is in"),
+        ("slurm", ["setup=['export GITHUB_TOKEN = \"0123\"']"], [], "a value for GITHUB_TOKEN is in"),
+        (
+            "slurm",
+            ["options={export: 'ALL,AWS_SECRET_ACCESS_KEY=0123'}"],
+            [],
+            "a value for AWS_SECRET_ACCESS_KEY is in",
+        ),
+        (
+            "docker",
+            ["container_image=i", "options=['--env=WANDB_API_KEY=0123']"],
+            [],
+            "a value for WANDB_API_KEY is in",
+        ),
+        ("skypilot", ["resources={labels: [{password: '0123'}]}"], [], "a value for password is in"),
+        ("local", [], ["log.wandb_api_key=0123"], "a value for wandb_api_key is in"),
+        ("local", [], [f"data.path=https://me:{TOKEN}@host"], "a token of Hugging Face is in"),
+        ("local", ["setup=['echo \"it''s\\\\\"']"], [], "the value of WANDB_API_KEY is in"),
+    ],
+)
+def test_secrets_that_no_variable_of_the_shell_holds(executor, changes, arguments, words, monkeypatch):
+    """The last is the value of one, with characters that Python writes otherwise in a list."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "it's\\\\")
+    with pytest.raises(ConfigError) as caught:
+        check_for_secrets(monkeypatch, executor, changes, arguments)
+    assert words in str(caught.value) and TOKEN not in str(caught.value) and "0123" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "setup=['export HF_TOKEN=$MY_TOKEN', 'export HF_TOKEN=\"$(cat token)\" num_tokens=5', 'test \"$HF_TOKEN\" = \"\"']",
+        "env={TOKENIZERS_PARALLELISM: 'false', TOKENIZER: 'hf_and_more_words_in_small_letters'}",
+    ],
+)
+def test_names_of_secrets_without_their_values_are_welcome(change, monkeypatch):
+    check_for_secrets(monkeypatch, "local", [change], ["model.tokenizer=t", "data.tokens_per_sample=7"])
+
+
+def test_the_folder_of_the_repository_in_images_is_that_of_the_dockerfile():
+    workdirs = re.findall(r"^WORKDIR (.+)$", (ROOT / "containers" / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(workdirs) == 1
+    for executor in ("kubeflow", "lepton", "dgxcloud"):
+        assert PROFILE_CLASSES[executor]().workdir == workdirs[0]
+
+
+def test_a_job_that_slurm_has_forgotten_ends_what_waits_for_it(tmp_path, monkeypatch, capsys):
+    """Its programs are there and answer as for a controller that is down: nothing, with status 1."""
+    for program in ("sbatch", "squeue", "sacct", "scontrol"):
+        (tmp_path / program).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("NEMORUN_HOME", str(tmp_path))
+    monkeypatch.setattr(slurm, "POLL_S", 0.01)
+    monkeypatch.setattr(slurm, "POLLS_UNTIL_LOST", 3)
+    (tmp_path / "launches").mkdir()
+    facts = {"id": "a_1", "name": "a", "executor": "slurm", "jobs": ["17"], "command": [], "profile": {"host": None}}
+    (tmp_path / "launches" / "a_1.json").write_text(json.dumps(facts))
+    main = main_of_launch()
+    assert main(["logs", "a", "--follow"]) == 1
+    assert "error: Slurm has known nothing of job 17 of a_1 for" in capsys.readouterr().err
+    assert main(["status", "a"]) == 1 and "17  UNKNOWN" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slurm
 
 SECRET = "hf_sentinel0123456789"
 FOREVER = "trainer.max_steps=1000000"
+LIMIT_S = 240  # of one wait; only a very busy machine comes near it
 
 
 def test_two_nodes_succeed_and_the_secret_is_nowhere_on_disk(launcher):
@@ -36,36 +37,47 @@ def test_failures_keep_their_exit_status(launcher):
     assert ended.returncode == 2 and "Slurm refused the job" in ended.stderr and "partition" in ended.stderr
 
 
-def test_time_limit_saves_requeues_and_continues_bit_identically(launcher):
-    """The unbroken run goes beside it, on the other processors, and is then cancelled.
+def test_a_signal_saves_requeues_and_continues_bit_identically(launcher):
+    """The signal is the one that Slurm sends before the time limit; here it waits for steps, however busy the machine.
 
-    Several retries, because on a machine that is busy the limit may pass before the first step.
+    The unbroken run goes beside it, on the other processors, and is then cancelled.
     """
-    limited = ["--detach", "--retries", "3", "--set", "time=00:01:00", "--set", "save_seconds=15"]
-    launcher.native_ids(launcher.launch("limited", limited, [FOREVER]))
+    [job] = launcher.native_ids(launcher.launch("stopped", ["--detach", "--retries", "1"], [FOREVER]))
     launcher.native_ids(launcher.launch("unbroken", ["--detach"], [FOREVER]))
-    wait_until(lambda: "resumed" in launcher.log("limited"), 240, lambda: launcher.log("limited"))
-    log = launcher.log("limited")
-    stopped_at = int(log.split("stopped by a signal at step ")[1].split(";")[0])
-    assert stopped_at > 0 and f"at step {stopped_at}" in log.split("resumed")[1]
-    wait_until(lambda: len(launcher.losses("limited")) > stopped_at + 2, 120, lambda: launcher.log("limited"))
-    wait_until(lambda: len(launcher.losses("unbroken")) > stopped_at + 2, 120, lambda: launcher.log("unbroken"))
-    found, expected = launcher.losses("limited"), launcher.losses("unbroken")
+    wait_for_steps(launcher, "stopped", 3)
+    subprocess.run(["scancel", "--signal=TERM", job], check=True)
+    stopped_at = wait_for_resumption(launcher, "stopped")
+    assert stopped_at >= 3
+    for name in ("stopped", "unbroken"):
+        wait_for_steps(launcher, name, stopped_at + 2)
+    found, expected = launcher.losses("stopped"), launcher.losses("unbroken")
     steps = range(1, stopped_at + 3)
     assert [found[step] for step in steps] == [expected[step] for step in steps]
-    for name in ("limited", "unbroken"):
+    for name in ("stopped", "unbroken"):
         assert launcher.call("cancel", name).returncode == 0
     wait_until(lambda: "CANCELLED" in launcher.call("status", "unbroken").stdout, 20, lambda: "not cancelled")
     assert "stopped by a signal" in launcher.log("unbroken")
 
 
-def test_a_chain_resumes_the_job_before(launcher):
-    first, second = launcher.native_ids(launcher.launch("chained", ["--detach", "--chain", "2"], [FOREVER]))
-    wait_until(lambda: len(launcher.losses("chained")) > 2, 150, lambda: launcher.log("chained"))
+def test_a_chain_goes_on_after_the_time_limit(launcher):
+    """Once steps are done, the limit becomes shorter than save_seconds: Slurm sends its signal within 30 s."""
+    options = ["--detach", "--chain", "2", "--set", "save_seconds=7200"]
+    first, second = launcher.native_ids(launcher.launch("chained", options, [FOREVER]))
+    wait_for_steps(launcher, "chained", 3)
     assert f"{second}  PENDING" in launcher.call("status", "chained").stdout
-    subprocess.run(["scancel", "--signal=TERM", first], check=True)
-    wait_until(lambda: "resumed" in launcher.log("chained"), 150, lambda: launcher.log("chained"))
-    log = launcher.log("chained")
-    stopped_at = log.split("stopped by a signal at step ")[1].split(";")[0]
-    assert f"at step {stopped_at}\n" in log.split("resumed")[1]
+    subprocess.run(["scontrol", "update", f"JobId={first}", "TimeLimit=60"], check=True)
+    assert wait_for_resumption(launcher, "chained") >= 3
     launcher.call("cancel", "chained")
+
+
+def wait_for_steps(launcher, name: str, steps: int) -> None:
+    wait_until(lambda: len(launcher.losses(name)) >= steps, LIMIT_S, lambda: launcher.log(name))
+
+
+def wait_for_resumption(launcher, name: str) -> int:
+    """The step at which a signal stopped the run, and another start of it went on."""
+    wait_until(lambda: "resumed" in launcher.log(name), LIMIT_S, lambda: launcher.log(name))
+    stopped, resumed = launcher.log(name).split("resumed", 1)
+    stopped_at = int(stopped.split("stopped by a signal at step ")[1].split(";")[0])
+    assert f"at step {stopped_at}\n" in resumed
+    return stopped_at

@@ -47,16 +47,18 @@ def experiment_of(job: Job, script: str, executor_of_task: Callable[[int], Any])
 
 
 def prepared_files(experiment: Any, names: List[str]) -> List[str]:
-    """What a dry run of NeMo-Run writes into the folder of the experiment, which is removed again."""
+    """What a dry run of NeMo-Run writes into the folder of the experiment, which is removed again, as its parents are."""
     folder = Path(experiment._exp_dir)
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             experiment.dryrun(log=False, delete_exp_dir=False)
         return [(folder / name).read_text() for name in names]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
+        for parent in new_parents:
+            with contextlib.suppress(OSError):  # another launch may use it by now
+                parent.rmdir()
 
 
 def run_detached(experiment: Any) -> List[str]:

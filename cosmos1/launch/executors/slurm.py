@@ -13,9 +13,11 @@ from typing import Any, Dict, List
 from cosmos1.errors import ConfigError
 from cosmos1.launch.executors import nemo
 from cosmos1.launch.executors.base import Executor, call, require_program
-from cosmos1.launch.jobs import Job, JobState, Record, find_record, launches_dir, node_script
+from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record, find_record, launches_dir, node_script
 
 POLL_S = 2.0
+POLLS_UNTIL_LOST = 30
+"""Slurm may know nothing of a job for a minute, while its controller or its accounting starts again."""
 # The port depends on the job, because jobs may share a node.
 RENDEZVOUS = [
     '--nnodes="$SLURM_NNODES"',
@@ -65,22 +67,31 @@ class Slurm(Executor):
         if any(job not in queued for job in record.jobs):
             ended = _ended_states(record)
         return [
-            JobState(job, queued[job], False) if job in queued else ended.get(job, JobState(job, "UNKNOWN", False))
+            JobState(job, queued[job], False) if job in queued else ended.get(job, JobState(job, UNKNOWN, False))
             for job in record.jobs
         ]
 
     def logs(self, record: Record, follow: bool) -> None:
-        """Print the logs of all jobs and restarts in their order."""
+        """Print the logs of all jobs and restarts in their order.
+
+        Raises:
+            JobLost: followed jobs that Slurm has not known for ``POLLS_UNTIL_LOST`` polls.
+        """
         shown: Dict[str, int] = {}
+        polls_without_answer = 0
         while True:
-            finished = all(state.finished for state in self.states(record))
+            waited_for = [state for state in self.states(record) if not state.finished]
             for path in _on_cluster(record, f"ls -1tr {_log_pattern(record)} 2>/dev/null || true").splitlines():
                 text = _on_cluster(record, f"tail -c +{shown.get(path, 0) + 1} {shlex.quote(path)}")
                 shown[path] = shown.get(path, 0) + len(text.encode())
                 sys.stdout.write(text)
             sys.stdout.flush()
-            if finished or not follow:
+            if not waited_for or not follow:
                 return
+            is_known = any(state.state != UNKNOWN for state in waited_for)
+            polls_without_answer = 0 if is_known else polls_without_answer + 1
+            if polls_without_answer == POLLS_UNTIL_LOST:
+                raise _lost(record, [state.job for state in waited_for])
             time.sleep(POLL_S)
 
     def cancel(self, record: Record) -> None:
@@ -173,6 +184,14 @@ def _ended(job: str, state: str, code: str) -> JobState:
     finished = word not in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "RESIZING")
     status = int(code.partition(":")[0])
     return JobState(job, state, finished, 0 if word == "COMPLETED" else status or 1)
+
+
+def _lost(record: Record, jobs: List[str]) -> JobLost:
+    return JobLost(
+        f"Slurm has known nothing of job {', '.join(jobs)} of {record.id} for {POLLS_UNTIL_LOST * POLL_S:.0f} s: its "
+        "controller does not answer (try: scontrol ping), or the job has been removed from its accounting. The run's "
+        "folder, below log.log_dir, tells how far it came"
+    )
 
 
 def _slurm(record: Record, command: List[str]) -> List[str]:

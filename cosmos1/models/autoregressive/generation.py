@@ -39,6 +39,7 @@ class Decoding:
         tp_size, dtype = network.tp_group.size(), network.config.pipeline_dtype
         self.cache = KeyValueCache(gpt, batch, tp_size, dtype, place)
         self.sequence_BS = torch.zeros(batch, gpt.sequence_length + 1, dtype=torch.int64, device=place)
+        prompt_BP = self._agreed(prompt_BP.contiguous())
         self.sequence_BS[:, :length] = prompt_BP
         self.token_B1 = torch.zeros(batch, 1, dtype=torch.int64, device=place)
         # Drawn ahead on the CPU: the same numbers on every device and rank, for every clip of the batch.
@@ -53,12 +54,17 @@ class Decoding:
     def _append(self, logits_BV: torch.Tensor, num_read: int) -> None:
         self.cache.position += num_read
         chosen = choose_token(logits_BV, self.uniform_S.index_select(0, self.cache.position), self.settings)
+        self.token_B1.copy_(self._agreed(chosen)[:, None])
+        self.sequence_BS.index_copy_(1, self.cache.position, self.token_B1)
+
+    def _agreed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """``tokens`` as the first rank has them. Sums on a GPU are not the same to the last bit every time, neither of this
+        network nor of the tokenizer, and ranks that share an embedding must look up the same rows."""
         group = self.network.tp_group
         if group.size() > 1:
-            # Sums on a GPU are not the same to the last bit every time, and all ranks must go on with one token.
-            dist.broadcast(chosen, dist.get_global_rank(group, 0), group=group)
-        self.token_B1.copy_(chosen[:, None])
-        self.sequence_BS.index_copy_(1, self.cache.position, self.token_B1)
+            tokens = tokens.clone()
+            dist.broadcast(tokens, dist.get_global_rank(group, 0), group=group)
+        return tokens
 
 
 def _captured(decoding: Decoding) -> Callable[[], None]:

@@ -114,8 +114,8 @@ class GPTCrossAttention(MegatronModule):
         num_rows = 2 * gpt.num_query_groups * gpt.head_dim
         self.linear_kv = _column_linear(text_config, gpt.text_embedding_dim, num_rows, tp_group)
         self.linear_proj = _row_linear(config, width, gpt.hidden_size, tp_group)
-        self.q_layernorm = RMSNorm(config, gpt.head_dim)
-        self.k_layernorm = RMSNorm(config, gpt.head_dim)
+        self.q_layernorm = RMSNorm(config, gpt.head_dim, gpt.norm_epsilon)
+        self.k_layernorm = RMSNorm(config, gpt.head_dim, gpt.norm_epsilon)
         self.core_attention = CoreAttention(config, layer_number, None, "cross", pg_collection)
 
     def _keys_and_values(self, text_mbE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -54,13 +54,14 @@ class AutoregressiveModel:
                 )
         choose_cp_mode(config.context_parallel_mode, config.num_query_groups // tp_size, strategy.context_parallel_size)
 
-    def validate_sample(self, strategy, sample_shape: List[int]) -> None:
-        """Raise if samples (latent grid ``[T, H, W]``, or ``[S]`` tokens of unknown grid) do not fit network or layout."""
+    def validate_sample(self, strategy, sample_shape: List[int], num_views: int = 1) -> None:
+        """Raise if samples (latent grid ``[T, H, W]``, with several views ``[T, V, H, W]``, or ``[S]`` tokens of unknown
+        grid) do not fit network or layout."""
         from cosmos1.errors import ConfigError, DataError
 
         config = self.config
         fits = sample_shape in (config.token_grid, [config.num_video_tokens], [config.sequence_length])
-        if not fits:
+        if not fits or num_views not in (1, config.num_views):
             raise DataError(
                 f"the data has samples of {_grid(sample_shape)} tokens, the network expects {_grid(config.token_grid)} "
                 f"({config.num_video_tokens}); set model.config.latent_shape (and views.num_views) to the data's grid, or "

@@ -172,7 +172,9 @@ class DiTLayer(MegatronModule, BaseTransformerLayer):
 
     def _modulated(self, x, modulation: Modulation, conditioning: Conditioning, sub_block):
         shift, scale, gate = modulation(conditioning.embedding, conditioning.shared_modulation)
-        return self.gated_residual(x, gate, sub_block(self.modulated_norm(x, shift, scale)))
+        return self.gated_residual(
+            x, gate, sub_block(self.modulated_norm(x, shift, scale, self.config.layernorm_epsilon))
+        )
 
     def forward(self, x_sbD: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         c = conditioning

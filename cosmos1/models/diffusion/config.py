@@ -153,19 +153,18 @@ class DiTConfig:
                 settings.validate()
 
     def validate_latent(self, frames: int, height: int, width: int) -> None:
-        """Raise :class:`ConfigError` if a latent of this size does not fit the network."""
+        """Raise :class:`ConfigError` if a latent of this size, that of one view, does not fit the network."""
         if height % self.patch_spatial or width % self.patch_spatial:
             raise ConfigError(
                 f"latent height x width {height} x {width} is not divisible by the patch size {self.patch_spatial}; use "
                 "videos whose height and width are multiples of 16"
             )
         time, space = self.temporal_factor / PUBLISHED_FACTOR, self.spatial_factor / PUBLISHED_FACTOR
-        per_view = frames if self.views is None else -(-frames // self.views.num_views)
-        if (per_view - 1) * time > self.max_frames - 1 or max(
+        if (frames - 1) * time > self.max_frames - 1 or max(
             height / self.max_height, width / self.max_width
         ) > 1 / space:
             raise ConfigError(
-                f"latent frames x height x width {per_view} x {height} x {width} exceeds the largest that this network has "
+                f"latent frames x height x width {frames} x {height} x {width} exceeds the largest that this network has "
                 f"positions for, {int((self.max_frames - 1) / time) + 1} x {int(self.max_height / space)} x "
                 f"{int(self.max_width / space)}"
             )

@@ -6,12 +6,10 @@ Tensors: ``s`` tokens, ``b`` batch, ``D`` model width.
 
 import torch.nn.functional as F
 
-EPSILON = 1e-6
 
-
-def modulated_layer_norm(x_sbD, shift_bD, scale_bD):
+def modulated_layer_norm(x_sbD, shift_bD, scale_bD, epsilon: float):
     """``LN(x) * (1 + scale) + shift`` without learned weights."""
-    return F.layer_norm(x_sbD, x_sbD.shape[-1:], eps=EPSILON) * (1 + scale_bD) + shift_bD
+    return F.layer_norm(x_sbD, x_sbD.shape[-1:], eps=epsilon) * (1 + scale_bD) + shift_bD
 
 
 def gated_residual(x_sbD, gate_bD, update_sbD):

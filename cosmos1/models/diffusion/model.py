@@ -49,8 +49,8 @@ class DiffusionModel:
                 "recipes/diffusion/tokenizer.py to change the tokenizer of a trained network)"
             )
 
-    def validate_sample(self, strategy, latent_shape: list[int]) -> None:
-        """Raise :class:`ConfigError` if samples of latent shape ``[C, T, H, W]`` do not fit network or layout."""
+    def validate_sample(self, strategy, latent_shape: list[int], num_views: int = 1) -> None:
+        """Raise :class:`ConfigError` if samples of latent shape ``[C, V * T, H, W]`` do not fit network or layout."""
         from cosmos1.errors import ConfigError, DataError
 
         channels, frames, height, width = latent_shape
@@ -59,9 +59,8 @@ class DiffusionModel:
                 f"the latents have {channels} channels, the network takes {self.config.latent_channels}; prepare the data "
                 f"with a tokenizer of {self.config.latent_channels} channels or set model.config.latent_channels"
             )
-        self.config.validate_latent(frames, height, width)
-        views = self.config.views.num_views if self.config.views is not None else 1
-        self.objective.validate(-(-frames // views), self.config.condition_mask)
+        self.config.validate_latent(frames // num_views, height, width)
+        self.objective.validate(frames // num_views, self.config.condition_mask)
         tokens = self.config.num_tokens(frames, height, width)
         split = strategy.context_parallel_size
         split *= strategy.tensor_model_parallel_size if strategy.sequence_parallel else 1

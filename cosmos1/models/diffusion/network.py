@@ -67,13 +67,14 @@ class FinalLayer(nn.Module):
         super().__init__()
         patch_values = config.dit.latent_channels * config.dit.patch_spatial**2
         self.adaln = Modulation(config, num_outputs=2)
+        self.epsilon = config.layernorm_epsilon
         self.linear = nn.Linear(
             config.hidden_size, patch_values, bias=False, dtype=config.params_dtype, device=config.device
         )
 
     def forward(self, x_sbD: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         shift, scale = self.adaln(conditioning.embedding, conditioning.shared_modulation)
-        return self.linear(modulated_layer_norm(x_sbD, shift, scale))
+        return self.linear(modulated_layer_norm(x_sbD, shift, scale, self.epsilon))
 
 
 class LogVariance(nn.Module):
