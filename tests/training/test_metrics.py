@@ -5,6 +5,7 @@ import json
 import math
 import resource
 import struct
+import time
 
 import numpy
 import pytest
@@ -114,6 +115,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
         with MetricsLogger(tmp_path, max_steps=4, config={"trainer": {"max_steps": 4}}) as metrics:
             metrics.log(first, {"loss": 0.5})
             metrics.log(first + 1, {"loss": 0.25})
+        time.sleep(1.1)  # wandb names what it writes by the second
     files = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
     records = [record for file in files for record in wandb_records(file)]
     runs = [record.run for record in records if record.HasField("run")]
