@@ -3,7 +3,7 @@
 
     python benchmarks/layouts.py --data /tmp/latents --group width7b-2gpu --overrides data.num_workers=2
 
-Each case is one ``torchrun recipes/diffusion/general.py`` with the overrides shown; timing is the median of the last
+Each case is one ``torchrun recipes/{diffusion,autoregressive}/general.py`` with the overrides shown; timing is the median of the last
 three of its steps.
 """
 
@@ -19,6 +19,8 @@ from pathlib import Path
 TP, PP, CP = (f"trainer.strategy.{n}_parallel_size" for n in ("tensor_model", "pipeline_model", "context"))
 SP, FSDP = "trainer.strategy.sequence_parallel", "trainer.strategy.fsdp"
 TINY, SEVEN = "cosmos_diffusion_tiny_text2world_finetune", "cosmos_diffusion_7b_text2world_finetune"
+FOUR = "cosmos_autoregressive_4b_finetune"
+TOKENS = ["data.split_string=1,0,0"]
 WIDTH = ["model.config.num_layers=4", f"{FSDP}=false", "optim.config.lr=1e-5"]
 
 # group -> [(name, number of GPUs, factory, overrides)]
@@ -52,6 +54,19 @@ GROUPS = {
         ("7B, FSDP=8", 8, SEVEN, []),
         ("7B, FSDP=8, selective", 8, SEVEN, ["model.config.recompute_granularity=selective"]),
     ],
+    "gpt4b-1gpu": [
+        ("4B, 1 GPU, selective", 1, FOUR, [*TOKENS, f"{FSDP}=false", "data.global_batch_size=2"]),
+        (
+            "4B, 1 GPU, no recomputation",
+            1,
+            FOUR,
+            [*TOKENS, f"{FSDP}=false", "data.global_batch_size=2", "model.config.recompute_granularity=None"],
+        ),
+    ],
+    "gpt4b-8gpu": [
+        ("4B, FSDP=8", 8, FOUR, [*TOKENS]),
+        ("4B, TP=2 + SP, DP=4", 8, FOUR, [*TOKENS, f"{FSDP}=false", f"{TP}=2", f"{SP}=true"]),
+    ],
     "full7b-8gpu-cp8": [
         ("7B, CP=8, 1 sample", 8, SEVEN, [f"{CP}=8", "data.global_batch_size=1"]),
         ("7B, TP=8 + SP, 1 sample", 8, SEVEN, [f"{FSDP}=false", f"{TP}=8", f"{SP}=true", "data.global_batch_size=1"]),
@@ -61,8 +76,9 @@ GROUPS = {
 
 def run_case(name: str, num_gpus: int, factory: str, overrides: list[str], common: list[str]) -> dict:
     """Run one case; returns its row."""
+    family = "autoregressive" if factory.startswith("cosmos_autoregressive") else "diffusion"
     with tempfile.TemporaryDirectory() as folder:
-        command = ["torchrun", "--standalone", f"--nproc_per_node={num_gpus}", "recipes/diffusion/general.py", "--yes"]
+        command = ["torchrun", "--standalone", f"--nproc_per_node={num_gpus}", f"recipes/{family}/general.py", "--yes"]
         command += ["--factory", factory, f"log.log_dir={folder}", "log.version=v", "log.ckpt.save_last=false"]
         command += [
             "trainer.val_check_interval=0",
@@ -90,7 +106,9 @@ def run_case(name: str, num_gpus: int, factory: str, overrides: list[str], commo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of latents (benchmarks/make_latents.py)")
+    parser.add_argument(
+        "--data", required=True, help="folder of latents or tokens (benchmarks/make_latents.py, make_tokens.py)"
+    )
     parser.add_argument("--group", nargs="+", choices=GROUPS, required=True)
     parser.add_argument("--max_steps", type=int, default=5)
     parser.add_argument("--overrides", nargs="*", default=[], help="key=value for every case")
