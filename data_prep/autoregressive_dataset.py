@@ -72,13 +72,20 @@ def chunk_folders(arguments: argparse.Namespace, num_clips: int) -> list[Path]:
 
 
 def is_finished(folder: Path) -> bool:
-    return all((folder / name).exists() for name in (".bin", ".idx", "videos.json"))
+    """Whether a chunk is written; one of whose videos none could be used has an empty videos.json and nothing else."""
+    record = folder / "videos.json"
+    return record.exists() and (not read_records(folder) or all((folder / name).exists() for name in (".bin", ".idx")))
+
+
+def read_records(folder: Path) -> list[dict]:
+    """What is written of each video of a finished chunk."""
+    return json.loads((folder / "videos.json").read_text())
 
 
 def write_chunk(
     encoder: ClipEncoder, folder: Path, clips: list[PlannedClip], progress: Progress, strict: bool
 ) -> list[str]:
-    """Encode and write one chunk; return a line per video that failed. Raises DataError when none is left."""
+    """Encode and write one chunk; return a line per video that failed."""
     documents, records, failures = [], [], []
     for clip in clips:
         try:
@@ -91,11 +98,10 @@ def write_chunk(
                 raise
             failures.append(str(error))
         progress.advance()
-    if not documents:
-        raise DataError("\n".join([*failures, f"{folder}: none of its {len(clips)} videos could be used."]))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "videos.json", records)
-    write_indexed_file(folder, documents)
+    if documents:
+        write_indexed_file(folder, documents)
     return failures
 
 
@@ -140,7 +146,7 @@ def main(arguments: argparse.Namespace) -> None:
     for folder, of_chunk in work:
         failures += write_chunk(encoder, folder, of_chunk, progress, arguments.strict)
     for failure in failures:
-        print(f"FAILED: {failure}")
+        print(f"FAILED: {failure}", flush=True)
     if rank == 0:
         wait_for_chunks(folders)
         report(arguments, folders, facts)
@@ -157,8 +163,12 @@ def wait_for_chunks(folders: list[Path]) -> None:
 
 
 def report(arguments: argparse.Namespace, folders: list[Path], facts: dict) -> None:
-    """Say how many clips there are; pack them for energon when asked to."""
-    num_written = sum(len(json.loads((folder / "videos.json").read_text())) for folder in folders)
+    """Say how many clips there are; pack them for energon when asked to. Raises DataError when there are none."""
+    num_written = sum(len(read_records(folder)) for folder in folders)
+    if num_written == 0:
+        for folder in folders:
+            (folder / "videos.json").unlink()  # so that --resume tries them again
+        raise DataError(f"{arguments.output_prefix}: none of the {facts['num_samples']} videos could be used.")
     num_failed = facts["num_samples"] - num_written
     print(f"{num_written} clips of {facts['num_tokens']} tokens are in {arguments.output_prefix}; {num_failed} failed")
     shards = arguments.output_prefix / "shards"
@@ -166,7 +176,12 @@ def report(arguments: argparse.Namespace, folders: list[Path], facts: dict) -> N
         from cosmos1.data.token_shards import pack_token_shards
 
         counts = pack_token_shards(
-            folders, shards, facts, arguments.val_fraction, arguments.shard_megabytes, arguments.seed
+            [folder for folder in folders if read_records(folder)],
+            shards,
+            facts,
+            arguments.val_fraction,
+            arguments.shard_megabytes,
+            arguments.seed,
         )
         print(f"{counts['train']} training and {counts['val']} validation clips as shards in {shards}")
 

@@ -5,12 +5,13 @@
     python data_prep/camera_control.py ... --tokenizer dct_fsq      # tokens for the autoregressive networks
     torchrun --nproc_per_node=8 data_prep/camera_control.py ... --tokenizer_dir Cosmos-1.0-Tokenizer-CV8x8x8
 
-A scene is a DL3DV zip or a nerfstudio folder (transforms.json beside images/), found at any depth. Its pictures, in
-the order of their names, are the frames. They keep their aspect ratio: scaled to --height, padded or cropped at the
-sides to --width. Any number of ranks writes the same files.
+A scene is a DL3DV zip or a nerfstudio folder (transforms.json beside images/), found at any depth; its name is its path
+below --dataset_path, without ".zip". Its pictures, in the order of their names, are the frames. They keep their aspect
+ratio: scaled to --height, padded or cropped at the sides to --width. Any number of ranks writes the same files.
 """
 
 import argparse
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,26 +72,37 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def choose_sources(arguments: argparse.Namespace) -> "list[Path]":
-    """All scenes, or those that the seed draws, in name order."""
-    sources = find_scenes(arguments.dataset_path)
-    if arguments.num_zip_files < 0 or arguments.num_zip_files >= len(sources):
-        return sources
+def choose_scenes(arguments: argparse.Namespace, names: "list[str]") -> "list[str]":
+    """All scenes, or those that the seed draws, in the order given."""
+    if arguments.num_zip_files < 0 or arguments.num_zip_files >= len(names):
+        return names
     if arguments.num_zip_files == 0:
         raise ConfigError("--num_zip_files 0: at least 1 scene is needed, or -1 for all.")
-    order = np.random.RandomState(arguments.seed % 2**32).permutation(len(sources))
-    return sorted(sources[index] for index in order[: arguments.num_zip_files])
+    order = np.random.RandomState(arguments.seed % 2**32).permutation(len(names))
+    return [names[index] for index in sorted(order[: arguments.num_zip_files])]
+
+
+def captions_by_scene(arguments: argparse.Namespace, names: "list[str]") -> "dict[str, str]":
+    """Caption of every scene that has one: by its name, or by the last part of it where no other scene has the same."""
+    if not arguments.path_to_caption_dict:
+        return dict.fromkeys(names, arguments.caption)
+    captions = read_captions(arguments.path_to_caption_dict)
+    last_parts = {name: name.rpartition("/")[2] for name in names}
+    counts = Counter(last_parts.values())
+    found = {name: captions[part] for name, part in last_parts.items() if part in captions and counts[part] == 1}
+    return found | {name: captions[name] for name in names if name in captions}
 
 
 def plan(arguments: argparse.Namespace) -> "tuple[list[PlannedScene], list[str]]":
     """Read every scene's transforms.json and draw the starts; return the plan and a line per scene left out."""
-    captions = read_captions(arguments.path_to_caption_dict) if arguments.path_to_caption_dict else None
+    sources = find_scenes(arguments.dataset_path)
+    captions = captions_by_scene(arguments, list(sources))
     planned: list[PlannedScene] = []
     left_out: list[str] = []
     longest = 0
-    for source in choose_sources(arguments):
+    for name in choose_scenes(arguments, list(sources)):
         try:
-            scene = read_scene(source, arguments.allow_unposed)
+            scene = read_scene(sources[name], arguments.allow_unposed, name)
             longest = max(longest, len(scene.pictures))
             check_scene(arguments, scene, captions)
         except DataError as error:
@@ -98,23 +110,22 @@ def plan(arguments: argparse.Namespace) -> "tuple[list[PlannedScene], list[str]]
                 raise
             left_out.append(str(error))
             continue
-        caption = arguments.caption if captions is None else captions[scene.name]
         last_start = len(scene.pictures) - arguments.num_frames
-        starts = draw_starts(scene.name, last_start, arguments.num_chunks, arguments.seed)
-        planned.append(PlannedScene(scene, caption, starts, len(planned) * arguments.num_chunks))
+        starts = draw_starts(name, last_start, arguments.num_chunks, arguments.seed)
+        planned.append(PlannedScene(scene, captions[name], starts, len(planned) * arguments.num_chunks))
     if not planned:
         advice = f"The longest has {longest} frames; --num_frames lowers what is needed." if longest else ""
         raise DataError("\n".join([*left_out, f"no scene can be used, nothing to do. {advice}"]))
     return planned, left_out
 
 
-def check_scene(arguments: argparse.Namespace, scene: Scene, captions: "dict[str, str] | None") -> None:
+def check_scene(arguments: argparse.Namespace, scene: Scene, captions: "dict[str, str]") -> None:
     """Raise DataError for a scene that is too short or has no caption although there is a caption file."""
     if len(scene.pictures) < arguments.num_frames:
         raise DataError(
             f"scene {scene.name}: {len(scene.pictures)} frames, a chunk needs {arguments.num_frames}; skipped."
         )
-    if captions is not None and scene.name not in captions:
+    if scene.name not in captions:
         raise DataError(
             f"scene {scene.name}: no caption in {arguments.path_to_caption_dict} (key {scene.name}/0); skipped. Add it, "
             f"or leave --path_to_caption_dict out to use --caption for all."
@@ -178,7 +189,7 @@ def sample_info(arguments: argparse.Namespace, item: PlannedScene, start: int) -
         "width": item.scene.width,
         "fps": arguments.fps,
         "num_frames": arguments.num_frames,
-        "video_path": item.scene.source.name,
+        "video_path": item.scene.name + (".zip" if item.scene.source.is_file() else ""),
         "start_frame": int(start),
         "caption": item.caption,
         "target_height": arguments.height,

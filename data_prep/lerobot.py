@@ -13,7 +13,7 @@ column as it is (--action column), or the relative motion of the pose in a state
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from cosmos1.data.preparation import (
     Progress,
     claim_output_folder,
     rank_and_world_size,
+    report_failures,
     run_command,
     sha256_of_json,
     share_of_rank,
@@ -194,11 +195,30 @@ def dataset_facts(arguments: argparse.Namespace, dataset: LeRobotDataset, splits
     return {**facts, "plan_sha256": sha256_of_json([facts, arguments.normalize, arguments.open_gripper, content])}
 
 
-def plan_motions(
-    arguments: argparse.Namespace, dataset: LeRobotDataset, splits: dict[int, str], facts: dict
+def read_motions(
+    arguments: argparse.Namespace, dataset: LeRobotDataset, splits: dict[int, str]
+) -> tuple[dict[int, Motion], list[str]]:
+    """Motion of every episode that has a usable one, and one line per episode that has not.
+
+    Raises DataError when no training episode is left; with --strict, at the first that cannot be used.
+    """
+    motions, left_out = {}, []
+    for episode in dataset.episodes:
+        try:
+            motions[episode.index] = read_motion(arguments, dataset, episode)
+        except DataError as error:
+            if arguments.strict:
+                raise
+            left_out.append(str(error))
+    if not any(splits[index] == "train" for index in motions):
+        raise DataError("\n".join([*left_out, f"{dataset.root}: no training episode is left, nothing to do."]))
+    return motions, left_out
+
+
+def normalize(
+    arguments: argparse.Namespace, motions: dict[int, Motion], splits: dict[int, str], facts: dict
 ) -> dict[int, Motion]:
-    """Motion of every episode, normalised by the training episodes; the numbers are added to `facts`."""
-    motions = {episode.index: read_motion(arguments, dataset, episode) for episode in dataset.episodes}
+    """The motions, normalised by the training episodes; the numbers are added to `facts`."""
     offset, scale = normalization(arguments, [motions[index] for index in motions if splits[index] == "train"])
     facts |= {"action_dim": len(scale), "action_scale": scale.tolist(), "action_offset": offset.tolist()}
     return {index: Motion(m.state, m.action * scale + offset, m.gripper) for index, m in motions.items()}
@@ -212,19 +232,27 @@ def main(arguments: argparse.Namespace) -> None:
     dataset = open_lerobot(arguments.dataset_path)
     choose_camera(arguments, dataset)
     splits = assign_splits(arguments, dataset)
-    facts = dataset_facts(arguments, dataset, splits)
+    left_out: list[str] = []
     if arguments.to == "bridge":
-        motions = plan_motions(arguments, dataset, splits, facts)
+        motions, left_out = read_motions(arguments, dataset, splits)
+        dataset = replace(dataset, episodes=[episode for episode in dataset.episodes if episode.index in motions])
+        splits = {index: splits[index] for index in motions}
+        facts = dataset_facts(arguments, dataset, splits)
+        motions = normalize(arguments, motions, splits, facts)
 
         def write(episode: LeRobotEpisode) -> None:
             index = episode.index
             write_tree_episode(arguments, dataset, episode, motions[index], splits[index])
     else:
+        facts = dataset_facts(arguments, dataset, splits)
 
         def write(episode: LeRobotEpisode) -> None:
             write_instruction(arguments, dataset, episode)
 
     if rank == 0:
+        for line in left_out:
+            print(f"left out: {line}")
+        print(f"plan: {len(dataset.episodes)} episodes used, {len(left_out)} left out")
         for key, value in facts.items():
             print(f"plan: {key} {value}", flush=True)
     claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
@@ -237,7 +265,7 @@ def main(arguments: argparse.Namespace) -> None:
 def write_episodes(
     arguments: argparse.Namespace, episodes: list[LeRobotEpisode], write: Callable, show_progress: bool
 ) -> None:
-    """Write episodes; those that fail are named at the end. Raises DataError when nothing was written."""
+    """Write episodes; those that fail are named at the end. Raises DataError when no rank has written anything."""
     progress, failures = Progress(len(episodes), "episodes", show_progress), []
     for episode in episodes:
         try:
@@ -247,10 +275,8 @@ def write_episodes(
                 raise
             failures.append(str(error))
         progress.advance()
-    if failures and len(failures) == len(episodes):
-        raise DataError("\n".join([*failures, "no episode was written."]))
-    for failure in failures:
-        print(f"FAILED: {failure}")
+    pattern = "annotation/*/*.json" if arguments.to == "bridge" else "instructions/*.json"
+    report_failures(arguments.output_path, failures, pattern)
     print(f"{len(episodes) - len(failures)} episodes are in {arguments.output_path}; {len(failures)} failed")
 
 

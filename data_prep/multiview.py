@@ -116,13 +116,14 @@ def check_clip(arguments: argparse.Namespace, clip: MultiviewClip, picks: "tuple
         raise DataError(f"clip {clip.name}: no view has a caption. Write captions/{clip.name}.txt for all its views.")
     if arguments.require_trajectory:
         if clip.track is None:
-            raise DataError(f"clip {clip.name}: no trajectory/{clip.name}.json (--require_trajectory); skipped.")
+            problem = clip.track_problem or f"clip {clip.name}: no ego motion was recorded with it"
+            raise DataError(f"{problem} (--require_trajectory); skipped.")
         for pick in picks:
             trajectory_of_track(clip.track, pick.start_us, f"clip {clip.name}")
 
 
 def print_plan(arguments: argparse.Namespace, rig: Rig, planned: "list[PlannedClip]", left_out: "list[str]") -> None:
-    for line in left_out:
+    for line in [*left_out, *(item.clip.track_problem for item in planned if item.clip.track_problem)]:
         print(line)
     num_captions = sum(caption is not None for item in planned for caption in item.clip.captions.values())
     num_repeats = int(sum(pick.frame_repeat.sum() for item in planned for pick in item.picks))

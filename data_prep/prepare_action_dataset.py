@@ -9,7 +9,6 @@ decoded to its end, before anything is written. torchrun shares the work; any nu
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cosmos1.data.action_frames import read_source_facts
 from cosmos1.data.actions import ACTION_CONVENTIONS
 from cosmos1.data.bridge import (
     SPLITS,
@@ -29,9 +29,10 @@ from cosmos1.data.bridge import (
     read_episode,
     read_state_file,
 )
-from cosmos1.data.latent_writer import choose_device
+from cosmos1.data.latent_writer import choose_device, discrete_tokenizer
 from cosmos1.data.preparation import (
     Progress,
+    check_output_folder,
     claim_output_folder,
     rank_and_world_size,
     run_command,
@@ -42,6 +43,7 @@ from cosmos1.data.preparation import (
 )
 from cosmos1.data.video import count_frames, probe_video, read_video, resize_frames
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.models.tokenizers.token_grid import parse_compression
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--height", type=int, help="stretch pictures to this size; default: as they are")
     add("--width", type=int)
     add("--tokenizer", choices=CONTINUOUS + DISCRETE, help="default: cosmos_cv8x8x8 with --tokenizer_dir, else dct")
-    add("--tokenizer_dir", default="", help="weights of cosmos_cv8x8x8 or cosmos_dv")
-    add("--compression", type=int, nargs=3, default=[8, 16, 16], help="of a discrete tokenizer: time, height, width")
+    compression = "of dct_fsq and cosmos_dv: frames, rows and columns per token"
+    add("--tokenizer_compression_factor", default="8,16,16", help=compression)
+    add("--tokenizer_dir", default="", help="weights of the tokenizer; empty: download them into HF_HOME")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="precision in which the tokenizer runs")
     add("--device", default="", help="cpu, cuda, cuda:1; empty: this rank's CUDA device if there is one")
     add("--batch_size", "--batch-size", type=int, default=10, help="frames per pass of the tokenizer")
@@ -158,8 +161,7 @@ def _picture_size(arguments: argparse.Namespace, episodes: list[Episode]) -> tup
 def dataset_facts(arguments: argparse.Namespace, plan: Plan) -> dict:
     """Return the content of dataset.json, which is also the identity of the run for --resume."""
     rule = ACTION_CONVENTIONS[arguments.action_convention]
-    source_file = arguments.dataset_path / "dataset.json"
-    source = json.loads(source_file.read_text()) if source_file.exists() else {}
+    source = read_source_facts(arguments.dataset_path)
     recorded = not all(episode.has_poses for episode in plan.episodes)
     facts = {
         "format": "cosmos action frames",
@@ -178,7 +180,9 @@ def dataset_facts(arguments: argparse.Namespace, plan: Plan) -> dict:
         "action_scale": source.get("action_scale", [1.0] * arguments.action_dim) if recorded else rule.scale,
     }
     if arguments.tokenizer in DISCRETE:
-        facts["compression"] = arguments.compression
+        facts["compression"] = list(parse_compression(arguments.tokenizer_compression_factor))
+    if recorded and "action_offset" in source:
+        facts["action_offset"] = source["action_offset"]
     sources = [[episode.name, episode.num_frames, episode.action.tolist()] for episode in plan.episodes]
     if source:
         facts["source"] = source
@@ -235,10 +239,7 @@ def build_encoder(arguments: argparse.Namespace) -> "Callable[[torch.Tensor], to
 
     device = choose_device(arguments.device)
     if arguments.tokenizer in DISCRETE:
-        from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
-
-        path = arguments.tokenizer_dir or None
-        tokenizer = build_discrete_tokenizer(arguments.tokenizer, tuple(arguments.compression), path, device=device)
+        tokenizer = discrete_tokenizer(arguments, device)
         return lambda pictures: tokenizer.encode(pictures).int().cpu()
     from cosmos1.models.tokenizers.video import build_video_tokenizer
 
@@ -268,12 +269,13 @@ def main(arguments: argparse.Namespace) -> None:
     facts = dataset_facts(arguments, plan)
     if rank == 0:
         print_plan(arguments, plan, facts)
-    claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
-    if rank == 0:
-        write_table(arguments, plan.episodes)
+        check_output_folder(arguments.output_path, facts, arguments.resume)
     owned = share_of_rank(len(plan.shards), rank, world_size)
     missing = [number for number in owned if not (arguments.output_path / plan.shard_name(number)).exists()]
     encode = build_encoder(arguments) if missing else None
+    claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
+    if rank == 0:
+        write_table(arguments, plan.episodes)
     progress = Progress(sum(len(plan.shards[number]) for number in missing), "episodes", enabled=rank == 0)
     for number in missing:
         parts = []

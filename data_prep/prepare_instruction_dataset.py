@@ -13,6 +13,7 @@ writes. torchrun shares the work; any number of ranks writes the same files.
 import argparse
 from pathlib import Path
 
+from cosmos1.data.action_frames import BRIDGE_CONTROL_RATE_HZ
 from cosmos1.data.bridge import SPLITS
 from cosmos1.data.clip_plan import PlannedVideo
 from cosmos1.data.clip_writer import write_clips
@@ -25,8 +26,6 @@ from cosmos1.data.instructions import (
 from cosmos1.data.latent_writer import add_encoder_options, check_sizes, encoder_names, settle_encoders
 from cosmos1.data.preparation import rank_and_world_size, run_command, sha256_of_json
 from cosmos1.errors import DataError
-
-BRIDGE_CONTROL_RATE_HZ = 5.0
 
 
 def build_parser() -> argparse.ArgumentParser:

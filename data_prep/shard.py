@@ -4,7 +4,8 @@
     python data_prep/shard.py --input_path cached --output_path shards --val_fraction 0.1
 
 Source videos, not samples, are assigned to the training or the validation shards. Samples are written in a shuffled
-order, so that a small shuffle buffer is enough. The output folder appears whole or not at all.
+order, so that a small shuffle buffer is enough. The output folder appears whole or not at all. Folders with control
+signals (cameras, views, actions) are refused: shards have no parts for them.
 """
 
 import argparse
@@ -19,6 +20,17 @@ from cosmos1.data.latent_folder import LatentFolderDataModule
 from cosmos1.data.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
 from cosmos1.data.preparation import Progress, run_command, tensor_bytes, write_json
 from cosmos1.data.shard_writer import whole_folder, write_energon_metadata, write_shards
+from cosmos1.errors import DataError
+
+PLAIN_FORMAT = "cosmos latent folder"
+# Which data modules read the other formats: from latents, or from tokens.
+READERS = {
+    "cosmos camera folder": "CameraFolderDataModule or CameraTokensDataModule",
+    "cosmos multiview folder": "MultiviewFolderDataModule or MultiviewTokensDataModule",
+    "cosmos action frames": "ActionPairsDataModule or ActionTokensDataModule",
+    "cosmos token clips": "TokenClipsDataModule",
+    "cosmos indexed tokens": "IndexedTokensDataModule",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    facts = _source_facts(arguments.input_path)
     # The data module's split is the one rule for holding out videos, and setup() checks the folder.
     folder = LatentFolderDataModule(
         str(arguments.input_path),
@@ -49,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
         num_train = _write_split(arguments, temporary, "train", [train[index] for index in order], progress)
         num_val = _write_split(arguments, temporary, "val", held_out, progress)
         write_energon_metadata(temporary)
-        write_json(temporary / "dataset.json", _facts(arguments, len(train), len(held_out)))
+        write_json(temporary / "dataset.json", facts | _own_facts(len(train), len(held_out)))
     print(
         f"{len(train)} training samples in {num_train} shards, {len(held_out)} validation samples in {num_val} shards"
     )
@@ -86,12 +99,33 @@ def _sample_parts(arguments: argparse.Namespace, name: str) -> Iterator[tuple[st
         yield CONDITIONING_PART.replace("conditioning_latent", "cond"), tensor_bytes(sample["gt_latent"])
 
 
-def _facts(arguments: argparse.Namespace, num_train: int, num_held_out: int) -> dict:
-    """Return the content of dataset.json: that of the packed folder, with the split."""
-    source = arguments.input_path / "dataset.json"
-    facts = json.loads(source.read_text()) if source.exists() else {}
-    facts |= {"format": "cosmos latent shards", "num_samples": num_train + num_held_out}
-    return facts | {"num_training_samples": num_train, "num_validation_samples": num_held_out}
+def _source_facts(folder: Path) -> dict:
+    """Return the dataset.json of the folder to pack. Raises DataError when samples have more parts than shards have."""
+    path = folder / "dataset.json"
+    if not path.exists():
+        return {}
+    try:
+        facts = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as a JSON object ({error}). Prepare the folder again.") from error
+    found = facts.get("format", PLAIN_FORMAT)
+    if found != PLAIN_FORMAT:
+        reader = READERS.get(found, "the data module of its task")
+        raise DataError(
+            f'--input_path {folder}: is a "{found}"; only a "{PLAIN_FORMAT}" can be packed, shards would lose what else '
+            f"its samples hold. Train on the folder itself: {reader} reads it."
+        )
+    return facts
+
+
+def _own_facts(num_train: int, num_held_out: int) -> dict:
+    """Return what dataset.json of the shards says beside the facts of the packed folder."""
+    return {
+        "format": "cosmos latent shards",
+        "num_samples": num_train + num_held_out,
+        "num_training_samples": num_train,
+        "num_validation_samples": num_held_out,
+    }
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ class MultiviewFolderDataModule(LatentFolderDataModule):
         """Camera views in one sample, known after `setup`."""
         return self.views_per_sample or self._num_views
 
+    @property
+    def view_names(self) -> List[str]:
+        """Camera of each row of the view embedding, known after `setup`."""
+        return self._cameras
+
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         kept = f"{self.views_per_sample} of them, drawn per sample" if self.views_per_sample else "all"

@@ -150,6 +150,11 @@ class MultiviewTokensDataModule(TokenFolderDataModule):
         """Camera views in one sample, known after `setup`."""
         return self._num_views
 
+    @property
+    def view_names(self) -> List[str]:
+        """Camera of each row of the view embedding, known after `setup`."""
+        return self._cameras
+
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         trajectory = "with" if self.with_trajectory else "without"

@@ -31,6 +31,7 @@ def train(
     strategy = trainer.strategy
     micro_batches_per_step(data, strategy, strategy.data_parallel_size(process_groups.world_size()))
     data.setup()
+    _check_views(model, data)
     model.validate_sample(strategy, data.sample_shape, data.num_views)
     _check_tokenizer(model, data)
 
@@ -43,6 +44,22 @@ def train(
         data.close()
     # Not after a failure: the other ranks may wait in a collective, and the message must come out first.
     process_groups.shutdown()
+
+
+def _check_views(model: Any, data: Any) -> None:
+    """Raise ConfigError when the data has more views than the network has embeddings for."""
+    from cosmos1.errors import ConfigError
+
+    names, views = getattr(data, "view_names", []), model.config.views
+    if names and views is None:
+        raise ConfigError(
+            f"{data.path} has samples of {len(names)} views, this network knows none; use a multi-view recipe"
+        )
+    if names and len(names) > views.num_views:
+        raise ConfigError(
+            f"{data.path} has {len(names)} views ({', '.join(names)}), this network is built for {views.num_views}; set "
+            f"model.config.views.num_views={len(names)}, or name fewer in data.cameras"
+        )
 
 
 def _check_tokenizer(model: Any, data: Any) -> None:

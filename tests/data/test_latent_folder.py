@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches, order, resume, held-out split, and what each damaged input is answered with."""
 
+import json
 import subprocess
 import sys
 from itertools import islice
@@ -258,3 +259,17 @@ def test_a_process_ends_although_its_workers_do_not_hear_termination(tmp_path, e
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, cwd=ROOT)
     assert ended.stdout == "0\n" and ended.returncode == (ending != "pass")
     assert "DataLoader worker" not in ended.stderr
+
+
+@pytest.mark.parametrize("name, value", [("tokenizer", "cosmos_cv8x8x8"), ("text_encoder", "t5"), ("height", 64)])
+def test_held_out_folder_of_other_facts(latent_folder, tmp_path, name, value):
+    facts = {"num_samples": 1, "tokenizer": "dct", "text_encoder": "hashed", "height": 32}
+    (latent_folder / "dataset.json").write_text(json.dumps(facts))
+    other = tmp_path / "other"
+    other.mkdir()
+    write_sample(other, 0)
+    (other / "dataset.json").write_text(json.dumps(facts))
+    assert build(latent_folder, validation_path=str(other)).num_validation_samples == 1
+    (other / "dataset.json").write_text(json.dumps({**facts, name: value}))
+    with pytest.raises(DataError, match=f"data.validation_path={other}: {name}: {value} here, {facts[name]} in"):
+        build(latent_folder, validation_path=str(other))

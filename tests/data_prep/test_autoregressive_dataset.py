@@ -20,6 +20,7 @@ from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, writ
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
 from data_prep import autoregressive_dataset
+from tests.data_prep.test_prepare_dataset import damage, run_ranks
 
 PROGRAM = Path(autoregressive_dataset.__file__)
 SMALL = ["--height", "32", "--width", "48", "--num_context_frames", "17", "--tokenizer", "dct_fsq"]
@@ -207,3 +208,23 @@ def test_the_guides_defaults():
     arguments = autoregressive_dataset.build_parser().parse_args(["--input_videos_dir", "v", "--output_prefix", "o"])
     assert (arguments.width, arguments.height, arguments.num_context_frames) == (1024, 640, 33)
     assert arguments.tokenizer_compression_factor == "8,16,16" and arguments.tokenizer == "cosmos_dv"
+
+
+def test_a_chunk_of_broken_videos_leaves_the_others_alone(videos, tmp_path):
+    damage(videos / "b.mp4")
+    options = (*SMALL, "--videos_per_chunk", "1", "--format", "energon")
+    where = ("--input_videos_dir", videos, "--output_prefix", tmp_path / "out")
+    statuses, outputs = run_ranks(PROGRAM, tmp_path, *where, *options)
+    assert statuses == [0, 0] and "FAILED: " in outputs[1] and "b.mp4" in outputs[1]
+    assert "4 clips of 18 tokens" in outputs[0] and "1 failed" in outputs[0]
+    module = IndexedTokensDataModule(str(tmp_path / "out"), num_workers=0, split_string="1,0,0")
+    module.setup()
+    assert module.num_train_samples == 4 and {path.name for path in (tmp_path / "out/1").iterdir()} == {"videos.json"}
+
+
+def test_nothing_but_broken_videos_is_an_error(videos, tmp_path):
+    for path in videos.iterdir():
+        damage(path)
+    with pytest.raises(DataError, match="none of the 5 videos could be used"):
+        prepare(videos, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]

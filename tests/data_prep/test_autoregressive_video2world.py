@@ -162,6 +162,29 @@ def test_missing_videos_are_left_out_or_stop_the_run(listed, tmp_path, capsys):
         prepare(listed, tmp_path / "strict", "--strict")
 
 
+def test_a_list_that_is_no_utf8(listed, tmp_path):
+    listed.write_bytes(listed.read_text().replace("clip 0", "clip \xe9").encode("latin-1"))
+    with pytest.raises(DataError, match="list.jsonl: is not UTF-8 text"):
+        prepare(listed, tmp_path / "out")
+
+
+def test_a_rank_whose_lines_all_fail_leaves_the_others_alone(listed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "10")
+    for rank in range(10):
+        monkeypatch.setenv("RANK", str(rank))
+        arguments = ["--input_jsonl", str(listed), "--output_dir", str(tmp_path / "out"), *SMALL]
+        if rank == 0:
+            prepare(listed, tmp_path / "whole")  # which video is rank 0's
+            first = torch.load(tmp_path / "whole" / "train_prompt_0.pt")
+            texts = build_text_encoder("hashed").encode([f"clip {number}" for number in range(10)])[0]
+            place = next(number for number, text in enumerate(texts) if torch.equal(text, first))
+            path = tmp_path / "clips" / f"{place}.mp4"
+            content = path.read_bytes()
+            path.write_bytes(content[: content.index(b"mdat") + 1500])
+        program.main(program.build_parser().parse_args(arguments))
+    assert len(list((tmp_path / "out").glob("*_video_*.pt"))) == 9 and not list((tmp_path / "out").glob(".*"))
+
+
 @pytest.mark.parametrize(
     "line, words",
     [

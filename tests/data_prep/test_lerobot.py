@@ -13,11 +13,14 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from cosmos1.data.action_frames import ActionFrames
+from cosmos1.data.action_pairs import ActionPairsDataModule
 from cosmos1.data.actions import bridge_actions
 from cosmos1.data.bridge import actions_between, read_episodes
+from cosmos1.data.bridge_pixels import BridgePixelsDataModule
 from cosmos1.data.video import read_video
 from cosmos1.errors import ConfigError, DataError
-from data_prep import lerobot
+from data_prep import lerobot, prepare_action_dataset
 
 FPS, LENGTHS, CAMERA = 10, (5, 7, 6), "observation.images.top"
 TASKS = ("pick the cup | take the cup", "open the drawer", "pick the cup | take the cup")
@@ -208,7 +211,7 @@ def test_quaternions_low_open_grippers_and_the_splits_of_the_dataset(tmp_path):
     states = [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0]] * LENGTHS[1]
     write_parquet(root / "data/chunk-000/episode_000001.parquet", {**rows(1), "observation.state": states})
     with pytest.raises(DataError, match="row 0: the quaternion has length 0.5, 1 is needed"):
-        run(root.rename(tmp_path / "renamed"), tmp_path / "again", *layout)
+        run(root.rename(tmp_path / "renamed"), tmp_path / "again", *layout, "--strict")
 
 
 def test_pictures_inside_parquet(tmp_path):
@@ -280,3 +283,42 @@ def test_unknown_names_list_the_valid_ones(tmp_path):
         run(root, tmp_path / "out", "--to", "bridge", "--camera", "wrist")
     with pytest.raises(ConfigError, match='no numeric feature "actions". There is: observation.state, action'):
         run(root, tmp_path / "out", "--to", "bridge", "--action_key", "actions")
+
+
+def test_one_bad_episode_is_left_out_and_counted(tmp_path, capsys):
+    root = write_v2(tmp_path / "robot")
+    columns = rows(1)
+    columns["action"][2][0] = float("nan")
+    write_parquet(root / "data/chunk-000/episode_000001.parquet", columns)
+    options = ("--to", "bridge", "--validation_fraction", "0")
+    output = run(root, tmp_path / "out", *options)
+    printed = capsys.readouterr().out
+    assert "left out: " in printed and "episode 1: action: row 2 holds NaN" in printed
+    assert "plan: 2 episodes used, 1 left out" in printed and "num_episodes 2" in printed
+    assert [episode.name for episode in read_episodes(output, "train", action_dim=3)[0]] == ["0", "2"]
+    with pytest.raises(DataError, match="episode 1: action: row 2 holds NaN"):
+        run(root, tmp_path / "strict", *options, "--strict")
+    assert not (tmp_path / "strict").exists()
+
+
+def test_normalisation_and_rate_reach_the_checkpoint(tmp_path):
+    options = ("--to", "bridge", "--normalize", "quantile", "--validation_fraction", "0")
+    tree = run(write_v2(tmp_path / "robot"), tmp_path / "tree", *options)
+    arguments = ["--dataset_path", str(tree), "--output_path", str(tmp_path / "cached"), "--action_dim", "3"]
+    prepare_action_dataset.main(prepare_action_dataset.build_parser().parse_args(arguments))
+    cached = ActionPairsDataModule(str(tmp_path / "cached"), num_workers=0, validation_fraction=0.0)
+    size = {"video_size": [48, 64], "action_convention": "json", "action_dim": 3}
+    pixels = BridgePixelsDataModule(str(tree), num_workers=0, validation_split=None, **size)
+    facts = json.loads((tree / "dataset.json").read_text())
+    for module in (cached, pixels):
+        module.setup()
+        frames = ActionFrames(**module.state_dict(0)["action_frames"])
+        assert (frames.fps, frames.action_scale, frames.action_offset) == (
+            FPS,
+            facts["action_scale"],
+            facts["action_offset"],
+        )
+        assert next(module.train_batches(0, 1, 0))["fps"].item() == FPS
+        assert "recorded action * [" in "\n".join(frames.describe())
+    cached.fps = 3.0
+    assert cached.state_dict(0)["action_frames"]["fps"] == 3.0

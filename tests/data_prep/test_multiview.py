@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from cosmos1.conditioning.settings import ViewConditioning
 from cosmos1.data.multiview_folder import MultiviewFolderDataModule
 from cosmos1.data.trajectories import EgoTrack, drive, track_json
 from cosmos1.data.video import frames_to_tensor, read_video, write_video
 from cosmos1.data.view_text import multiview_text, read_view_embedding
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.models.diffusion.config import DiTConfig
+from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.tokenizers.text import build_text_encoder
 from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.training.config import Logger, MegatronOptimizer, Trainer
+from cosmos1.training.train import train
 from data_prep import multiview
 
 VIEWS = ["front", "left", "rear"]
@@ -188,6 +193,21 @@ def test_names_decide_the_rows_of_the_view_embedding(prepared):
         load(prepared, cameras=["front", "left"])
     with pytest.raises(ConfigError, match="data.views_per_sample=4: the samples of .* have 3 views"):
         load(prepared, views_per_sample=4)
+
+
+@pytest.mark.parametrize(
+    "views, words",
+    [
+        (ViewConditioning(num_views=2), r"has 3 views .front, left, rear., this network is built for 2; .*num_views=3"),
+        (None, "has samples of 3 views, this network knows none"),
+    ],
+)
+def test_more_views_than_the_network_has_are_refused_before_it_is_built(prepared, views, words):
+    # Of a width that could not be built within minutes.
+    config = DiTConfig(hidden_size=65536, num_layers=96, num_attention_heads=512, views=views)
+    data = MultiviewFolderDataModule(str(prepared), num_workers=0, validation_fraction=0.0)
+    with pytest.raises(ConfigError, match=words):
+        train(DiffusionModel(config=config, tokenizer="dct"), data, Trainer(), MegatronOptimizer(), Logger())
 
 
 @pytest.mark.parametrize(

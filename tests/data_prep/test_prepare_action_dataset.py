@@ -5,6 +5,7 @@ import json
 import shutil
 from itertools import islice
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -186,6 +187,11 @@ def moved_end(actions):
         (lambda f: edit(f, "actions.pt", partly_nan), "row 3 is .*either finite or.*all NaN"),
         (lambda f: edit(f, "actions.pt", lambda a: a[:-1]), "hold 24 frames .*actions.pt 23 rows"),
         (lambda f: edit(f, "actions.pt", lambda a: a.nan_to_num()), "row 23 is not all NaN"),
+        (
+            lambda f: (f / "episodes.json").write_text("3"),
+            "episodes.json: a list of objects with id, first_row, length",
+        ),
+        (lambda f: (f / "episodes.json").write_text('[{"id": "0"}]'), "episodes.json: a list of objects with id,"),
         (lambda f: edit(f, "actions.pt", moved_end), "episodes.json: lists 4 episodes, the NaN rows.*two preparations"),
     ],
 )
@@ -247,3 +253,32 @@ def test_resume_completes_what_is_missing(tree, tmp_path):
     shards[2].unlink()
     prepare(tree, output, "--frames_per_shard", "6", "--resume")
     assert [path.read_bytes() for path in shards] == content
+
+
+def test_the_published_tokenizer_of_codes_and_weights_that_are_missing(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    codes = ("--tokenizer", "cosmos_dv", "--tokenizer_compression_factor")
+    with pytest.raises(DataError, match="nvidia/Cosmos-0.1-Tokenizer-DV4x8x8 is neither in the cache nor"):
+        prepare(tree, tmp_path / "out", *codes, "4,8,8")
+    with pytest.raises(
+        ConfigError, match="--tokenizer_compression_factor 2,16,16: tokenizers are published for 8,16,16"
+    ):
+        prepare(tree, tmp_path / "out", *codes, "2,16,16")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="tokenizer cosmos_cv8x8x8"):
+        prepare(tree, tmp_path / "out", "--tokenizer_dir", str(tmp_path / "empty"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--action_convention", "scaled"), "action_convention: scaled here, json in .*; action_scale"),
+        (("--height", "32", "--width", "48"), r"frames: \[16, 1, 4, 6\] here, \[16, 1, 6, 8\] in"),
+    ],
+)
+def test_held_out_episodes_of_other_facts(tree, tmp_path, options, words):
+    train = prepare(tree, tmp_path / "train")
+    val = prepare(tree, tmp_path / "val", "--dataset_split", "val", *options)
+    with pytest.raises(DataError, match=f"data.validation_path={val}: {words}"):
+        build(train, validation_path=str(val))

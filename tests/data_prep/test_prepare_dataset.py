@@ -8,15 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
+from cosmos1.data import clip_writer
+from cosmos1.data.clip_plan import PlannedVideo
 from cosmos1.data.latent_folder import LatentFolderDataModule
-from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, write_video
+from cosmos1.data.latent_writer import write_samples
+from cosmos1.data.preparation import Progress
+from cosmos1.data.video import count_frames, frames_to_tensor, probe_video, read_video, resize_frames, write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from data_prep import prepare_dataset
+from tests.processes import Process
 
 PROGRAM = Path(prepare_dataset.__file__)
 SMALL = ["--height", "32", "--width", "48", "--num_frames", "17", "--num_chunks", "3"]
@@ -41,6 +47,40 @@ def prepare(videos, output, *options):
     arguments = ["--dataset_path", str(videos), "--output_path", str(output), *SMALL, *options]
     prepare_dataset.main(prepare_dataset.build_parser().parse_args(arguments))
     return output
+
+
+def run_ranks(program, folder, *options):
+    """Exit statuses and outputs of two ranks that run at the same time."""
+    environment = {**os.environ, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    files = [(folder / f"stdout{rank}", folder / f"stderr{rank}") for rank in (0, 1)]
+    words = [str(option) for option in options]
+    ranks = [Process(str(program), words, {**environment, "RANK": str(k)}, *files[k]) for k in (1, 0)]
+    for rank in ranks:
+        rank.wait(60)
+        if rank.poll() is None:
+            rank.kill()
+            rank.wait()
+    return [rank.poll() for rank in reversed(ranks)], [out.read_text() + err.read_text() for out, err in files]
+
+
+def damage(path):
+    """Overwrite pictures in the middle of a video; its header stays whole."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
+    path.write_bytes(content)
+
+
+def hide_first_frames(source, path, count):
+    """Copy a video with an edit list that hides the first frames."""
+    options = {"use_editlist": "1", "avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as given, av.open(str(path), "w", options=options) as written:
+        stream = written.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= count * packet.duration
+                packet.dts -= count * packet.duration
+                packet.stream = stream
+                written.mux(packet)
 
 
 def digest(folder):
@@ -122,10 +162,8 @@ def test_seed_moves_the_starts(videos, tmp_path):
 
 def test_two_ranks_write_the_same_bytes_as_one(videos, tmp_path):
     prepare(videos, tmp_path / "one")
-    environment = {**os.environ, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(PROGRAM), "--dataset_path", str(videos), "--output_path", str(tmp_path / "two")]
-    ranks = [subprocess.Popen([*command, *SMALL], env={**environment, "RANK": str(rank)}) for rank in (1, 0)]
-    assert [rank.wait(60) for rank in ranks] == [0, 0]
+    where = ("--dataset_path", videos, "--output_path", tmp_path / "two")
+    assert run_ranks(PROGRAM, tmp_path, *where, *SMALL)[0] == [0, 0]
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
 
@@ -172,9 +210,7 @@ def test_strict_stops_before_anything_is_written(videos, tmp_path):
 
 
 def test_video_that_breaks_half_way_leaves_no_samples(videos, tmp_path, capsys):
-    content = bytearray((videos / "a.mp4").read_bytes())
-    content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
-    (videos / "a.mp4").write_bytes(content)
+    damage(videos / "a.mp4")
     output = prepare(videos, tmp_path / "out")
     assert "FAILED" in capsys.readouterr().out
     assert not list(output.glob("[012].*")) and len(list(output.glob("*.info.json"))) == 6
@@ -219,3 +255,58 @@ def test_command_line_errors_have_no_traceback(tmp_path):
     command = [sys.executable, str(PROGRAM), "--dataset_path", str(tmp_path), "--output_path", str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2 and result.stderr.startswith("error: ") and "Traceback" not in result.stderr
+
+
+def test_a_rank_whose_videos_all_fail_leaves_the_others_alone(videos, tmp_path):
+    (videos / "b.mp4").unlink()
+    damage(videos / "c.mp4")
+    where = ("--dataset_path", videos, "--output_path", tmp_path / "out")
+    statuses, outputs = run_ranks(PROGRAM, tmp_path, *where, *SMALL)
+    assert statuses == [0, 0] and "FAILED" not in outputs[0]
+    assert "FAILED: " in outputs[1] and "c.mp4: decoding stopped after" in outputs[1]
+    assert sorted(path.name[0] for path in (tmp_path / "out").glob("*.info.json")) == ["0", "1", "2"]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_when_all_ranks_fail_the_last_one_says_so(videos, tmp_path):
+    (videos / "b.mp4").unlink()
+    damage(videos / "a.mp4")
+    damage(videos / "c.mp4")
+    where = ("--dataset_path", videos, "--output_path", tmp_path / "out")
+    statuses, outputs = run_ranks(PROGRAM, tmp_path, *where, *SMALL)
+    assert 2 in statuses and "no sample was written, by this rank or any other" in outputs[statuses.index(2)]
+    assert all(("a.mp4" if rank == 0 else "c.mp4") in outputs[rank] for rank in (0, 1))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
+
+
+def test_frames_that_an_edit_list_hides_give_no_samples(videos, tmp_path, capsys):
+    for name in "ac":
+        (videos / f"{name}.mp4").unlink()
+    hide_first_frames(videos / "b.mp4", videos / "edited.mp4", 12)
+    assert count_frames(videos / "edited.mp4") == 18 and probe_video(videos / "edited.mp4").num_frames == 0
+    output = prepare(videos, tmp_path / "out", "--num_chunks", "4")
+    assert len(list(output.glob("*.info.json"))) == 8 and "edited.mp4: 18 frames give 2 dif" in capsys.readouterr().out
+    prepare(videos, tmp_path / "long", "--num_frames", "25")
+    assert "edited.mp4: 18 frames, a chunk needs 25; skipped." in capsys.readouterr().out
+
+
+def test_samples_beyond_the_end_of_a_video_are_an_error(videos, tmp_path):
+    arguments = prepare_dataset.build_parser().parse_args(["--output_path", str(tmp_path), *SMALL])
+    prepare_dataset.settle_encoders(arguments)
+    video = PlannedVideo(probe_video(videos / "c.mp4"), "text", starts=(0, 2), first_index=5)
+    with pytest.raises(DataError, match="c.mp4: 18 frames can be decoded, the samples planned of it need 19"):
+        clip_writer.write_video_samples(
+            clip_writer.SampleWriter(arguments), video, [5, 6], Progress(2, "samples", False)
+        )
+    assert not list(tmp_path.glob("*.info.json"))
+
+
+def test_missing_weights_leave_no_folder(videos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    options = ["--tokenizer", "cosmos_cv8x8x8", "--tokenizer_dir", str(tmp_path / "empty"), "--text_encoder", "hashed"]
+    with pytest.raises(DataError, match="tokenizer cosmos_cv8x8x8"):
+        prepare(videos, tmp_path / "out", *options)
+    arguments = prepare_dataset.build_parser().parse_args(["--output_path", str(tmp_path / "out"), *SMALL, *options])
+    with pytest.raises(DataError, match="tokenizer cosmos_cv8x8x8"):
+        write_samples(arguments, {"num_samples": 1, "plan_sha256": ""}, ("info.json",), lambda encoder, index: None)
+    assert not (tmp_path / "out").exists()

@@ -42,15 +42,15 @@ def call_many(home: Path, calls: dict[str, list[str]]) -> dict[str, dict]:
     return json.loads(done.stdout)
 
 
-def main_of_launch():
+def launch_module():
     spec = importlib.util.spec_from_file_location("launch", ROOT / "recipes" / "launch.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
 
 
 if __name__ == "__main__":
-    main = main_of_launch()
+    main = launch_module().main
     answers = {}
     for name, arguments in json.load(sys.stdin).items():
         output, errors = io.StringIO(), io.StringIO()

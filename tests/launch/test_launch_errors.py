@@ -14,7 +14,7 @@ from cosmos1.launch.executors import slurm
 from cosmos1.launch.jobs import find_record, make_job, refuse_secrets
 from cosmos1.launch.profile_file import choose_profile
 from cosmos1.launch.profiles import PROFILES as PROFILE_CLASSES
-from tests.launch.launching import RECIPE, ROOT, call, main_of_launch
+from tests.launch.launching import RECIPE, ROOT, call, launch_module
 
 PROFILES = str(Path(__file__).parent / "profiles.yaml")
 TOKEN = "hf_" + "a1B2" * 8
@@ -162,7 +162,7 @@ def test_a_job_that_slurm_has_forgotten_ends_what_waits_for_it(tmp_path, monkeyp
     (tmp_path / "launches").mkdir()
     facts = {"id": "a_1", "name": "a", "executor": "slurm", "jobs": ["17"], "command": [], "profile": {"host": None}}
     (tmp_path / "launches" / "a_1.json").write_text(json.dumps(facts))
-    main = main_of_launch()
+    main = launch_module().main
     assert main(["logs", "a", "--follow"]) == 1
     assert "error: Slurm has known nothing of job 17 of a_1 for" in capsys.readouterr().err
     assert main(["status", "a"]) == 1 and "17  UNKNOWN" in capsys.readouterr().out

@@ -50,7 +50,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 ReturnToService=2
-KillWait=5
+KillWait=30
 MessageTimeout=10
 SlurmdTimeout=60
 JobRequeue=1

@@ -73,4 +73,4 @@ def wait_until(condition: Callable[[], object], limit_s: float, what: Callable[[
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, what()
-        time.sleep(0.2)
+        time.sleep(0.5)

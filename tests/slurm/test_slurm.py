@@ -55,7 +55,7 @@ def test_a_signal_saves_requeues_and_continues_bit_identically(launcher):
     assert [found[step] for step in steps] == [expected[step] for step in steps]
     for name in ("stopped", "unbroken"):
         assert launcher.call("cancel", name).returncode == 0
-    wait_until(lambda: "CANCELLED" in launcher.call("status", "unbroken").stdout, 20, lambda: "not cancelled")
+    wait_until(lambda: "CANCELLED" in launcher.call("status", "unbroken").stdout, LIMIT_S, lambda: "not cancelled")
     assert "stopped by a signal" in launcher.log("unbroken")
 
 
