@@ -53,6 +53,7 @@ class CountingTokens:
     micro_batch_size: int = 2
     global_batch_size: int = 4
     num_train_samples = 64
+    num_views = 1
     tokenizer = None
 
     def setup(self) -> None:
