@@ -152,7 +152,6 @@ def main() -> None:
         global_batch_size=options.batch_size,
         num_workers=8,
     )
-    arguments["model"].objective.p_mean, arguments["model"].objective.p_std = 0.0, 1.5
     arguments["optim"].config.lr, arguments["optim"].lr_scheduler.warmup_steps = 1e-3, 200
     arguments["optim"].ema_widths = []
     trainer = arguments["trainer"]
