@@ -7,14 +7,18 @@ HF_HOME (where files are kept), HF_TOKEN and HF_HUB_OFFLINE mean what they mean 
 import argparse
 import fcntl
 import re
+import socket
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from cosmos1.errors import CheckpointError, UserError
 
 _ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _OWNER = "nvidia"
+_SECONDS_TO_ANSWER = 4.0
 # The first of these that a release has is fetched: one copy of the weights is enough.
 _WEIGHT_FILES = [("model.pt",), ("transformer/*",), ("*.safetensors", "*.safetensors.index.json"), ("nemo/weights/*",)]
 
@@ -60,6 +64,7 @@ def _patterns(model_id: str) -> list[str] | None:
 
     if constants.HF_HUB_OFFLINE:
         return None
+    _check_reachable(constants.ENDPOINT)
     files = HfApi().list_repo_files(model_id)
     for patterns in _WEIGHT_FILES:
         if any(fnmatch(file, patterns[0]) for file in files):
@@ -68,6 +73,14 @@ def _patterns(model_id: str) -> list[str] | None:
         f"{model_id} holds no weights that are read here (looked for {', '.join(p[0] for p in _WEIGHT_FILES)}; it has "
         f"{', '.join(sorted(files)[:5])}, ...)"
     )
+
+
+def _check_reachable(endpoint: str) -> None:
+    """Raise OSError at once where there is no network; the hub's library would try again for half a minute."""
+    place = urlsplit(endpoint)
+    if place.scheme in ("http", "https") and not getproxies():
+        port = place.port or {"http": 80, "https": 443}[place.scheme]
+        socket.create_connection((place.hostname, port), timeout=_SECONDS_TO_ANSWER).close()
 
 
 def _reason(model_id: str, error: Exception) -> str:
