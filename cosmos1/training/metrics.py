@@ -173,11 +173,12 @@ class MetricsLogger:
 
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / METRICS_FILE
-        torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+        written = path.read_bytes() if path.exists() else b""
+        # A line that a kill or a full disk has cut; its row is written again if it is still known.
+        if not written.endswith(b"\n") and written:
+            os.truncate(path, written.rfind(b"\n") + 1)
         # Unbuffered and in append mode: one system call per line, so that a killed run leaves whole lines.
         self._file = path.open("ab", buffering=0)
-        if torn:
-            self._file.write(b"\n")
         self._tensorboard = SummaryWriter(self.run_dir / "tensorboard", purge_step=self._purge_step)
         self._purge_step = None
         if not self._wandb_asked:
