@@ -23,6 +23,11 @@ _SECONDS_TO_ANSWER = 4.0
 _WEIGHT_FILES = [("model.pt",), ("transformer/*",), ("*.safetensors", "*.safetensors.index.json"), ("nemo/weights/*",)]
 
 
+def is_model_id(path: str) -> bool:
+    """Whether ``path`` has the form ``owner/name``."""
+    return _ID.match(path) is not None
+
+
 def locate(path: str) -> Path:
     """A local file or folder for ``path``, which may be a Hugging Face id (``owner/name``), fetched if it is not there.
 
@@ -32,7 +37,7 @@ def locate(path: str) -> Path:
         CheckpointError: the weights cannot be fetched; says whether token, licence, network or files are missing.
     """
     local = Path(path).expanduser()
-    if local.exists() or not _ID.match(path):
+    if local.exists() or not is_model_id(path):
         return local
     with _one_process_at_a_time(path):
         return download(path)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosmos1.errors import ConfigError, DataError, UserError
+from cosmos1 import hub
+from cosmos1.errors import CheckpointError, ConfigError, DataError, UserError
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
 
 if TYPE_CHECKING:
@@ -78,11 +79,22 @@ def run(p: argparse.ArgumentParser, video2world: bool) -> None:
 def run_program(p: argparse.ArgumentParser, generate: Callable[[argparse.Namespace], None]) -> None:
     """Generate the videos; mistakes of the user end with one line, from one process, and status 2."""
     try:
-        generate(p.parse_args())
+        options = p.parse_args()
+        _check_checkpoint(options.checkpoint)
+        generate(options)
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _check_checkpoint(path: str | None) -> None:
+    """Before the seconds that the libraries take to load."""
+    if path and not Path(path).expanduser().exists() and not hub.is_model_id(path):
+        raise CheckpointError(
+            f"--checkpoint {path} does not exist; give a run folder, a checkpoint of any format, or a Hugging Face id such as "
+            "nvidia/Cosmos-1.0-Diffusion-7B-Text2World"
+        )
 
 
 def read_requests(options: argparse.Namespace, video2world: bool) -> list[Request]:
