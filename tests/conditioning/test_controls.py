@@ -61,13 +61,13 @@ def test_the_network_gets_what_it_takes_and_nothing_else():
         ({"action": None}, "takes the control signal action, the batches hold fps,"),
         (
             {"action": torch.zeros(2, 1, 4)},
-            r"action has shape \[2, 1, 4\], this network needs \[2, 2, 4\]; set model.config",
+            r"action has shape \[1, 4\], this network needs \[2, 4\]; set model.config",
         ),
         (
             {"plucker_embeddings": torch.zeros(2, 17, 6, 4, 6)},
-            r"needs \[2, 6, 6, 4, 6\]; give one map per latent frame",
+            r"needs \[6, 6, 4, 6\]; give one map per latent frame",
         ),
-        ({"trajectory": torch.zeros(2, 191)}, r"trajectory has shape \[2, 191\]"),
+        ({"trajectory": torch.zeros(2, 191)}, r"trajectory has shape \[191\]"),
         ({"view_indices": torch.tensor([[0, 1, 3]] * 2)}, r"view_indices \[0, 1, 3\] do not fit a network of 3 views"),
         ({"view_indices": torch.zeros(2, 4, dtype=torch.long)}, "6 latent frames, which do not divide by its 4 views"),
         ({"t5_text_embeddings": torch.zeros(2, 512, 32)}, "3 views has 512 rows, a text for each view is needed"),
