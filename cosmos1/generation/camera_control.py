@@ -59,6 +59,7 @@ class Shot:
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
     from cosmos1.generation.generator import VideoShape, recorded_settings
+    from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
@@ -79,17 +80,10 @@ def generate(options: argparse.Namespace) -> None:
     texts = generator.embed([*prompts, options.negative_prompt])
     negative = texts[-1:] if options.negative_prompt else None
     for shot, prompt, text in zip(shots, prompts, texts[:-1]):
+        shown = Prompt(text[None], shape.fps, negative, shot.controls, shot.padding_mask)
+        settings = command.sampling_settings(shot.options)
         with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-            frames = generator.generate(
-                text[None],
-                negative,
-                shape,
-                command.sampling_settings(shot.options),
-                shot.given_frames,
-                progress,
-                shot.controls,
-                shot.padding_mask,
-            )
+            frames = generator.generate(shown, shape, settings, shot.given_frames, progress)
         frames = finish_video(frames)
         if process_groups.is_main_rank():
             save(shot, prompt, frames, rays)

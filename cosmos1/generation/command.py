@@ -239,6 +239,7 @@ def sampling_settings(options: argparse.Namespace) -> "GenerationSettings":
 
 def _generate(options: argparse.Namespace, video2world: bool) -> None:
     from cosmos1.generation.generator import VideoShape, network_of_size
+    from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
 
     requests = read_requests(options, video2world)
@@ -253,25 +254,25 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     texts = generator.embed([*prompts, options.negative_prompt])
     negative = texts[-1:] if options.negative_prompt else None
     for request, prompt, text in zip(requests, prompts, texts[:-1]):
-        frames = finish_video(_one_video(generator, options, request, text[None], negative, shape, video2world))
+        shown = Prompt(text[None], shape.fps, negative)
+        frames = finish_video(_one_video(generator, options, request, shown, shape, video2world))
         if process_groups.is_main_rank():
             save(request, prompt, frames, options)
     process_groups.shutdown()
 
 
-def _one_video(generator, options, request, text, negative, shape, video2world):
+def _one_video(generator, options, request, prompt, shape, video2world):
     from cosmos1.generation.generator import read_given_frames
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
     settings = sampling_settings(options)
     with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-        arguments = {"text": text, "negative_text": negative, "shape": shape, "progress": progress}
         if not video2world:
-            return generator.generate(settings=settings, **arguments)
+            return generator.generate(prompt, shape, settings, progress=progress)
         given = read_given_frames(request.visual_input, options.num_input_frames)
         return generator.generate_long(
-            options.num_chunks, options.num_input_frames, settings, given_frames=given, **arguments
+            options.num_chunks, options.num_input_frames, settings, given, prompt=prompt, shape=shape, progress=progress
         )
 
 

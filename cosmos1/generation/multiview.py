@@ -256,28 +256,20 @@ def generate_views(
     """Frames ``[T, H, W, 3]`` uint8 of each view. Views are encoded and decoded one by one."""
     import torch
 
-    from cosmos1.models.diffusion.generation import GivenFrames
+    from cosmos1.models.diffusion.generation import GivenFrames, Prompt
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
-    config = generator.task.config
+    config, prompt = generator.task.config, Prompt(text, shape.fps, negative, drive.controls)
     channels, frames, height, width = shape.latent_shape(config.latent_channels, config.temporal_factor)
-    num_views, given = drive.controls["view_indices"].shape[1], None
+    num_views = drive.controls["view_indices"].shape[1]
     if drive.given_frames:
         count = generator.num_given(len(drive.given_frames[0]), shape)
         starts = [generator.encode_start(frames, shape) for frames in drive.given_frames]
-        given = GivenFrames(torch.cat(starts, dim=2), count)
+        prompt.given = GivenFrames(torch.cat(starts, dim=2), count)
+    latent_shape, settings = [channels, num_views * frames, height, width], command.sampling_settings(drive.options)
     with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-        latent = generator.sample_latent(
-            [channels, num_views * frames, height, width],
-            text,
-            negative,
-            shape.fps,
-            command.sampling_settings(drive.options),
-            drive.controls,
-            given=given,
-            progress=progress,
-        )
+        latent = generator.sample_latent(latent_shape, prompt, settings, progress)
     return [generator.decode(view, shape.num_frames) for view in latent.chunk(num_views, dim=2)]
 
 

@@ -14,7 +14,7 @@ from cosmos1.conditioning.settings import (
 from cosmos1.conditioning.views import tokens_per_view
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.diffusion.config import DiTConfig
-from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Predictor, Prompt, generate_latent
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
 
@@ -130,18 +130,9 @@ def test_guidance_keeps_the_signals_but_for_the_trajectory():
         return torch.zeros_like(sample.network_input)
 
     batch = batch_of(1)
-    latent = generate_latent(
-        predict,
-        [16, 6, 4, 6],
-        batch["t5_text_embeddings"],
-        None,
-        24.0,
-        GenerationSettings(num_steps=2),
-        0.5,
-        GivenFrames(batch["video"], 1),
-        condition_mask=True,
-        controls=taken(batch),
-    )
+    prompt = Prompt(batch["t5_text_embeddings"], 24.0, controls=taken(batch), given=GivenFrames(batch["video"], 1))
+    predictor = Predictor(predict, sigma_data=0.5, condition_mask=True)
+    latent = generate_latent(predictor, [16, 6, 4, 6], prompt, GenerationSettings(num_steps=2))
     assert torch.allclose(latent[:, :, ::2] * 0.5, batch["video"][:, :, ::2], atol=1e-5)
     for has_text, controls, mask in seen:
         assert mask == [1, 0, 1, 0, 1, 0]
