@@ -48,16 +48,22 @@ def parser(description: str, video2world: bool) -> argparse.ArgumentParser:
     p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
     p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
     p.add_argument("--video_save_path", default="generated.mp4", help="with --batch_input_path: a folder")
-    p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
-    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
-    p.add_argument(
-        "--guardrail", action="store_true", help="check prompts and videos with cosmos_guardrail (default: off)"
-    )
+    add_rules(p)
     if video2world:
         p.add_argument("--conditioned_image_or_video_path")
         p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many last frames are given")
         p.add_argument("--num_chunks", type=int, default=1, help="chain this many samples to a long video")
     return p
+
+
+def add_rules(p: argparse.ArgumentParser, prompts: bool = True) -> None:
+    """The options of :func:`hooks`; without ``prompts`` only videos are checked."""
+    what = "prompts and videos" if prompts else "videos"
+    if prompts:
+        p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
+    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
+    p.add_argument("--guardrail", action="store_true", help=f"check {what} with cosmos_guardrail (default: off)")
+    p.set_defaults(prompt_hook=None)
 
 
 @dataclass
@@ -198,6 +204,13 @@ def checkpoint_path(options: argparse.Namespace) -> Path | None:
     return Path(options.checkpoint).expanduser() if options.checkpoint else None
 
 
+def recorded_data(options: argparse.Namespace) -> dict[str, Any]:
+    """The ``data`` settings of the run that wrote ``--checkpoint``; empty without one and for weights of other programs."""
+    from cosmos1.generation.generator import recorded_settings
+
+    return recorded_settings(checkpoint_path(options), "data") if options.checkpoint else {}
+
+
 def choose_network(
     options: argparse.Namespace, program: str, untrained: Callable[[str], "DiffusionModel"]
 ) -> "DiffusionModel":
@@ -248,7 +261,7 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     program = f"recipes/generate/{'video' if video2world else 'text'}2world.py"
     task = choose_network(options, program, lambda size: network_of_size(size, video2world))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
-    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
+    shape.latent_shape(task.config)
 
     generator = open_generator(options, task)
     texts = generator.embed([*prompts, options.negative_prompt])

@@ -32,8 +32,6 @@ from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.run_state import load_weights
 from cosmos1.training.sampling import predictor
 
-SPATIAL_FACTOR = 8
-
 
 @dataclass
 class VideoShape:
@@ -44,20 +42,21 @@ class VideoShape:
     width: int
     fps: float
 
-    def latent_shape(self, channels: int, temporal_factor: int = 8) -> list[int]:
-        """``[C, T, H, W]``; raises :class:`ConfigError` for sizes that no tokenizer makes."""
-        if (self.num_frames - 1) % temporal_factor or self.height % 16 or self.width % 16:
+    def latent_shape(self, config: DiTConfig) -> list[int]:
+        """``[C, T, H, W]`` of the latents of a network; raises :class:`ConfigError` for sizes that give none."""
+        time, space = config.temporal_factor, config.spatial_factor
+        patch = space * config.patch_spatial
+        if (self.num_frames - 1) % time or self.height % patch or self.width % patch:
             nearest = (
-                (self.num_frames - 1) // temporal_factor * temporal_factor + 1,
-                self.height // 16 * 16,
-                self.width // 16 * 16,
+                (self.num_frames - 1) // time * time + 1,
+                *(n // patch * patch for n in (self.height, self.width)),
             )
             raise ConfigError(
                 f"--num_video_frames {self.num_frames} --height {self.height} --width {self.width}: frames must be "
-                f"{temporal_factor}k+1, height and width multiples of 16; nearest are {', '.join(map(str, nearest))}"
+                f"{time}k+1, height and width multiples of {patch}; nearest are {', '.join(map(str, nearest))}"
             )
-        frames = (self.num_frames - 1) // temporal_factor + 1
-        return [channels, frames, self.height // SPATIAL_FACTOR, self.width // SPATIAL_FACTOR]
+        frames = (self.num_frames - 1) // time + 1
+        return [config.latent_channels, frames, self.height // space, self.width // space]
 
 
 def network_of_checkpoint(path: Path) -> DiffusionModel:
@@ -165,8 +164,8 @@ class VideoGenerator:
         if given_frames is not None:
             count = self.num_given(len(given_frames), shape)
             prompt = replace(prompt, given=GivenFrames(self.encode_start(given_frames, shape), count))
-        latent_shape = shape.latent_shape(self.task.config.latent_channels, self.task.config.temporal_factor)
-        return self.decode(self.sample_latent(latent_shape, prompt, settings, progress), shape.num_frames)
+        latent = self.sample_latent(shape.latent_shape(self.task.config), prompt, settings, progress)
+        return self.decode(latent, shape.num_frames)
 
     def sample_latent(
         self, latent_shape: list[int], prompt: Prompt, settings: GenerationSettings, progress=None

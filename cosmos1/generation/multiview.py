@@ -65,7 +65,7 @@ def generate(options: argparse.Namespace) -> None:
     check_prompt, finish_video = command.hooks(options)
     task = command.choose_network(options, PROGRAM, lambda size: _untrained(size, rig, options))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
-    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
+    shape.latent_shape(task.config)
     rows = view_rows(options, task, rig)
     drives = [read_drive(options, request, task, rig, rows) for request in requests]
     for drive in drives:
@@ -108,11 +108,7 @@ def view_rows(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -
 
     Raises ConfigError for a rig that the network does not know.
     """
-    from cosmos1.generation.generator import recorded_settings
-
-    num_views = task.config.views.num_views
-    trained = recorded_settings(command.checkpoint_path(options), "data") if options.checkpoint else {}
-    names = trained.get("cameras")
+    num_views, names = task.config.views.num_views, command.recorded_data(options).get("cameras")
     if names is None and len(rig.names) != num_views:
         raise ConfigError(
             f"--rig {options.rig} has {len(rig.names)} cameras ({', '.join(rig.names)}), the network was trained with "
@@ -142,8 +138,6 @@ def read_drive(
 def frame_repeats(options: argparse.Namespace, num_views: int) -> "list[float]":
     """How many frames of each view are to repeat the one before. The released networks of six views were trained with slow
     cameras in the last two places and are told so when they generate; runs of this suite need no such hint."""
-    from cosmos1.generation.generator import recorded_settings
-
     if options.frame_repeat is not None:
         if len(options.frame_repeat) != num_views or min(options.frame_repeat) < 0:
             raise ConfigError(
@@ -151,7 +145,7 @@ def frame_repeats(options: argparse.Namespace, num_views: int) -> "list[float]":
                 "for each view of --rig, each 0 or more"
             )
         return options.frame_repeat
-    is_own = not options.checkpoint or recorded_settings(command.checkpoint_path(options), "data")
+    is_own = not options.checkpoint or command.recorded_data(options)
     return [0.0] * num_views if is_own or num_views != 6 else [0.0] * 4 + [REPEATED_FRAMES] * 2
 
 
@@ -261,7 +255,7 @@ def generate_views(
     from cosmos1.training.progress import counting_bar
 
     config, prompt = generator.task.config, Prompt(text, shape.fps, negative, drive.controls)
-    channels, frames, height, width = shape.latent_shape(config.latent_channels, config.temporal_factor)
+    channels, frames, height, width = shape.latent_shape(config)
     num_views = drive.controls["view_indices"].shape[1]
     if drive.given_frames:
         count = generator.num_given(len(drive.given_frames[0]), shape)
