@@ -108,6 +108,12 @@ class DiffusionModel:
             network.logvar.requires_grad_(self.objective.loss_add_logvar)
         return network
 
+    def initial_values(self, network, seed: int):
+        """``(local name, tensor, fp32 value, axis)`` of every parameter and buffer of a pipeline chunk."""
+        from cosmos1.models.diffusion.initialization import initial_values
+
+        return initial_values(network, seed)
+
     def global_name(self, network, local_name: str) -> str:
         """Name of a parameter in the whole network, whatever stage holds it."""
         from cosmos1.models.initialization import global_name
