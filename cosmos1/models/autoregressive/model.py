@@ -104,6 +104,12 @@ class AutoregressiveModel:
         initialize(network, seed)
         return network
 
+    def initial_values(self, network, seed: int):
+        """``(local name, tensor, fp32 value, axis)`` of every parameter and buffer of a pipeline chunk."""
+        from cosmos1.models.autoregressive.initialization import initial_values
+
+        return initial_values(network, seed)
+
     def prepare(self, batch: dict, seed: int, device, training: bool):
         """A collated batch to a :class:`~cosmos1.models.autoregressive.objective.TokenSample` on ``device``."""
         from cosmos1.models.autoregressive.objective import make_token_sample

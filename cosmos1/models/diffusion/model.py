@@ -98,6 +98,12 @@ class DiffusionModel:
             network.logvar.requires_grad_(self.objective.loss_add_logvar)
         return network
 
+    def initial_values(self, network, seed: int):
+        """``(local name, tensor, fp32 value, axis)`` of every parameter and buffer of a pipeline chunk."""
+        from cosmos1.models.diffusion.initialization import initial_values
+
+        return initial_values(network, seed)
+
     def prepare(self, batch: dict, seed: int, device, training: bool):
         """A collated batch to a :class:`~cosmos1.models.diffusion.objective.NoisySample` on ``device``."""
         from cosmos1.conditioning.controls import take_controls
