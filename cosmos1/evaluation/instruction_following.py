@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, show_controls
+from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, report_controls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,6 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> Dict[str, Any]:
     """Measure all samples, print and write the result."""
-    from cosmos1.data.preparation import write_json
     from cosmos1.parallel import process_groups
 
     if options.contact_sheet and not options.num_generated:
@@ -74,17 +73,12 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
         wrong = sample | {"t5_text_embeddings": other_text(samples, index)}
         true, shuffled = (evaluation.score(index, each, label) for each, label in ((sample, RIGHT), (wrong, WRONG)))
         entries.append({"name": str(index), "true": true, "shuffled": [shuffled]})
-    metrics = compare_controls(SCORES, [e["true"] for e in entries], [e["shuffled"][0] for e in entries])
-    shown = {name: result for name, result in metrics.items() if result["true"] is not None}
     preferred = sum(e["true"]["loss"] < e["shuffled"][0]["loss"] for e in entries) / len(entries)
-    results = {"version": 1, "metrics": shown, "right_text_preferred": preferred, "videos": entries}
+    scores = SCORES if options.num_generated else [score for score in SCORES if score.name == "loss"]
+    results = compare_controls(scores, entries, right_text_preferred=preferred)
     if process_groups.is_main_rank():
-        show_controls(shown, len(entries))
+        report_controls(results, options.output)
         print(f"the loss is lower under the right text in {preferred:.0%} of the samples (50% is chance)")
-        if options.output:
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_json(options.output, results)
-            print(options.output)
         if options.contact_sheet:
             evaluation.write_contact_sheet(options.contact_sheet)
     process_groups.shutdown()
