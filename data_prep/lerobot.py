@@ -18,19 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.actions import bridge_actions, euler_angles
-from cosmos1.data.lerobot import LeRobotDataset, LeRobotEpisode, open_lerobot
-from cosmos1.data.preparation import (
-    Progress,
+from cosmos1.data.batches.sampler import held_out_names
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import sha256_of_json, write_bytes
+from cosmos1.data.geometry.actions import bridge_actions, euler_angles
+from cosmos1.data.preparing.output_folder import (
     claim_output_folder,
     rank_and_world_size,
     report_failures,
-    run_command,
-    sha256_of_json,
     share_of_rank,
-    write_bytes,
 )
-from cosmos1.data.sampler import held_out_names
+from cosmos1.data.sources.lerobot import LeRobotDataset, LeRobotEpisode, open_lerobot
 from cosmos1.data.video import write_video
 from cosmos1.errors import ConfigError, DataError
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.energon import EnergonDataModule
-from cosmos1.data.energon_samples import decode_sample, read_shard_sample
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.formats.energon_samples import decode_sample, read_shard_sample
+from cosmos1.data.modules.energon import EnergonDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 from data_prep import shard
 

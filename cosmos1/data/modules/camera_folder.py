@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data module for cached latents with cameras, as data_prep/camera_control.py writes them.
+
+The batch is that of `LatentFolderDataModule` (image_size and padding_mask as stored) and
+    plucker_embeddings [B, t, 6, h, w] float32: the line of sight of every latent cell, one map per latent frame,
+    moment then direction, in the axes of the first camera; zero where padded.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Optional
+
+import numpy as np
+
+from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR, load_tensor
+from cosmos1.data.geometry.cameras import CameraPath, check_poses, latent_frames, plucker_embeddings
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
+from cosmos1.errors import ConfigError, DataError
+
+CAMERAS_PART = "cameras.pth"
+PLUCKER_PART = "plucker_embeddings.pth"
+NUM_RAY_CHANNELS = 6
+CAMERA_NUMBERS = 16
+
+
+@dataclass
+class CameraFolderDataModule(LatentFolderDataModule):
+    """Feeds a folder of cached latents with cameras.
+
+    Rays are computed from `[i].cameras.pth`; a folder without it may hold `[i].plucker_embeddings.pth` for every pixel
+    frame. `metres_per_unit` divides all translations; None scales each clip so that its two farthest cameras are 1
+    apart, as the released recipe does. `frame_alignment` "first" takes the cameras of the first t pixel frames, as the
+    released checkpoint did, instead of those of the latent frames.
+    """
+
+    metres_per_unit: Optional[float] = None
+    frame_alignment: Literal["latent", "first"] = "latent"
+
+    def setup(self) -> None:
+        """Find and split the samples; read the cameras of the first. Raises DataError or ConfigError."""
+        super().setup()
+        if self.metres_per_unit is not None and not self.metres_per_unit > 0:
+            raise ConfigError(f"data.metres_per_unit={self.metres_per_unit}: give a positive number, or None.")
+        self._load(self._folder, (self._train + self._validation)[0], 0)
+
+    def describe(self) -> List[str]:
+        """Return one line per fact for the log of the run."""
+        scale = "each clip's largest camera distance" if self.metres_per_unit is None else f"{self.metres_per_unit:g}"
+        return [
+            *super().describe(),
+            f"data: camera rays at {self.frame_alignment} frames, translations divided by {scale}",
+        ]
+
+    def _load(self, folder: Path, name: str, position: int) -> Dict[str, Any]:
+        import torch
+
+        sample = super()._load(folder, name, position)
+        num_frames, (_, t, h, w) = int(sample["num_frames"]), sample["video"].shape
+        sample |= load_placement(folder, name, h, w)
+        frames = latent_frames(num_frames) if self.frame_alignment == "latent" else np.arange(min(t, num_frames))
+        if len(frames) != t:
+            raise DataError(
+                f"{folder}: sample {name}: {num_frames} pixel frames give {len(frames)} latent frames, but video_latent "
+                f"has {t}. Prepare this sample again."
+            )
+        rays_F6hw = self._rays(folder, name, num_frames, h, w)
+        rays_t6hw = torch.from_numpy(np.ascontiguousarray(rays_F6hw[frames]))
+        sample["plucker_embeddings"] = rays_t6hw * (1 - sample["padding_mask"])
+        return sample
+
+    def _rays(self, folder: Path, name: str, num_frames: int, h: int, w: int) -> np.ndarray:
+        """Rays (F, 6, h, w) float32 of all pixel frames, computed or as stored."""
+        if (folder / f"{name}.{CAMERAS_PART}").exists():
+            path = load_cameras(folder, name, num_frames, h * SPATIAL_FACTOR, w * SPATIAL_FACTOR)
+            return plucker_embeddings(path, h, w, self.metres_per_unit)
+        if self.metres_per_unit is not None:
+            raise ConfigError(
+                f"data.metres_per_unit={self.metres_per_unit}: sample {name} of {folder} has stored rays, scaled "
+                f"already, and no {name}.{CAMERAS_PART}. Set it to None, or prepare the folder again."
+            )
+        return load_rays(folder, name, num_frames, h, w)
+
+
+def pack_cameras(path: CameraPath):
+    """Tensor (F, 16) float64: fx, fy, cx, cy in target pixels, then the upper 3 x 4 of camera-to-world, row by row."""
+    import torch
+
+    return torch.from_numpy(np.concatenate([path.intrinsics, path.poses[:, :3].reshape(-1, 12)], axis=1))
+
+
+def load_cameras(folder: Path, name: str, num_frames: int, height: int, width: int) -> CameraPath:
+    """Read what `pack_cameras` made. Raises DataError for wrong shapes, NaN, or matrices that are no rotation."""
+    where = f"{folder}: sample {name}: cameras"
+    numbers = load_tensor(folder / f"{name}.{CAMERAS_PART}").double().numpy()
+    if numbers.shape != (num_frames, CAMERA_NUMBERS):
+        raise DataError(
+            f"{where} has shape {numbers.shape}, ({num_frames}, {CAMERA_NUMBERS}) is needed: one camera for each of its "
+            f"{num_frames} frames. Prepare this sample again."
+        )
+    poses = np.tile(np.eye(4), (num_frames, 1, 1))
+    poses[:, :3] = numbers[:, 4:].reshape(-1, 3, 4)
+    check_poses(poses, where)
+    if not (np.isfinite(numbers).all() and (numbers[:, :2] > 0).all()):
+        raise DataError(f"{where}: focal lengths must be finite and positive. Prepare this sample again.")
+    return CameraPath(poses, numbers[:, :4], height, width)
+
+
+def load_rays(folder: Path, name: str, num_frames: int, h: int, w: int) -> np.ndarray:
+    """Read stored rays (F, 6, h, w). Raises DataError for another frame or channel count, another grid, or NaN."""
+    import torch
+
+    path = folder / f"{name}.{PLUCKER_PART}"
+    if not path.exists():
+        raise DataError(
+            f"{folder}: sample {name} has neither {name}.{CAMERAS_PART} nor {name}.{PLUCKER_PART}. Prepare the folder "
+            f"with data_prep/camera_control.py."
+        )
+    rays = load_tensor(path).float()
+    expected = (num_frames, NUM_RAY_CHANNELS, h, w)
+    if tuple(rays.shape) != expected:
+        raise DataError(f"{path} has shape {tuple(rays.shape)}, {expected} is needed. Prepare this sample again.")
+    if not torch.isfinite(rays).all():
+        num_bad = int((~torch.isfinite(rays)).sum())
+        raise DataError(f"{path}: {num_bad} values are NaN or infinite. Prepare this sample again.")
+    return rays.numpy()
+
+
+def load_placement(folder: Path, name: str, h: int, w: int) -> Dict[str, Any]:
+    """image_size [4] int64 and padding_mask [1, h, w] float32 as stored; nothing for what has no file."""
+    found: Dict[str, Any] = {}
+    for part, shape in (("image_size", (1, 4)), ("padding_mask", (1, h, w))):
+        path = folder / f"{name}.{part}.pth"
+        if path.exists():
+            tensor = load_tensor(path)
+            if tuple(tensor.shape) != shape:
+                raise DataError(
+                    f"{path} has shape {tuple(tensor.shape)}, {shape} is needed. Prepare this sample again."
+                )
+            found[part] = tensor[0].long() if part == "image_size" else tensor.float()
+    return found
