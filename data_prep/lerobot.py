@@ -47,7 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--action", choices=("column", "relative_pose"), default="column", help="what an action is")
     add("--action_key", default="action", help="column of --action column")
     add(
-        "--normalize", choices=("none", "quantile"), default="none", help="of --action column: 1 % and 99 % to -1 and 1"
+        "--normalize",
+        choices=("none", "quantile"),
+        default="none",
+        help="of --action column: 1 %% and 99 %% to -1 and 1",
     )
     add("--state_key", default="observation.state", help="column of states")
     add("--state_layout", choices=tuple(STATE_LAYOUTS), help="meaning of the state, for --action relative_pose")
