@@ -13,8 +13,9 @@ import numpy as np
 from cosmos1.data.command_line import Progress
 from cosmos1.data.demo_worlds.room_world import furnished_room, pillared_hall, render_path
 from cosmos1.data.files import write_bytes, write_json
-from cosmos1.data.geometry.cameras import CameraPath, look_at, opencv_from_opengl, path_along, rotation_about
+from cosmos1.data.geometry.cameras import CameraPath, look_at, opencv_from_opengl, path_along
 from cosmos1.data.geometry.rigs import Rig, rig_json
+from cosmos1.data.geometry.rotations import rotation_about
 from cosmos1.data.geometry.trajectories import HORIZON_SECONDS, PRESETS, EgoTrack, drive, track_json
 from cosmos1.data.video import write_video
 

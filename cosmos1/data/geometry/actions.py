@@ -7,13 +7,13 @@ annotations as the IRASim authors published them: they reproduce these to 1e-12.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, List
+from typing import Dict, List
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+
+from cosmos1.data.geometry.rotations import euler_angles, rotation_matrices
 
 BRIDGE_ACTION_DIM = 7
-SMALLEST_COSINE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,41 +48,12 @@ ACTION_CONVENTIONS: Dict[str, ActionConvention] = {
 }
 
 
-def rotation_matrices(angles_N3: "np.ndarray") -> "np.ndarray":
-    """Rotations (N, 3, 3) of angles (N, 3) roll, pitch, yaw in radians: Rz(yaw) Ry(pitch) Rx(roll)."""
-    import numpy as np
-
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles_N3).T, np.sin(angles_N3).T
-    rows = [
-        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
-        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
-        [-sy, cy * sx, cy * cx],
-    ]
-    return np.moveaxis(np.array(rows), 2, 0)
-
-
-def euler_angles(rotations_N33: "np.ndarray") -> "np.ndarray":
-    """Angles (N, 3) roll, pitch, yaw in (-pi, pi] of rotations (N, 3, 3); yaw is 0 where pitch is 90 degrees."""
-    import numpy as np
-
-    r = rotations_N33
-    cosine = np.hypot(r[:, 0, 0], r[:, 1, 0])
-    regular = cosine >= SMALLEST_COSINE
-    roll = np.where(regular, np.arctan2(r[:, 2, 1], r[:, 2, 2]), np.arctan2(-r[:, 1, 2], r[:, 1, 1]))
-    pitch = np.arctan2(-r[:, 2, 0], cosine)
-    yaw = np.where(regular, np.arctan2(r[:, 1, 0], r[:, 0, 0]), 0.0)
-    angles = np.stack([roll, pitch, yaw], axis=1)
-    return np.where(angles <= -np.pi, np.pi, angles)
-
-
-def relative_motions(poses_T6: "np.ndarray", from_first: bool = False) -> "np.ndarray":
+def relative_motions(poses_T6: np.ndarray, from_first: bool = False) -> np.ndarray:
     """Motions (T-1, 6) between consecutive poses (T, 6), seen in the frame of the earlier one.
 
     Translation R_k^T (p_{k+1} - p_k) in metres, then the angles of R_k^T R_{k+1} in radians. With `from_first` every
     pose is compared with the first one instead of the one before it.
     """
-    import numpy as np
-
     poses = np.asarray(poses_T6, np.float64)
     positions, rotations = poses[:, :3], rotation_matrices(poses[:, 3:6])
     if from_first:
@@ -94,18 +65,14 @@ def relative_motions(poses_T6: "np.ndarray", from_first: bool = False) -> "np.nd
     return np.concatenate([translation, euler_angles(inverse @ rotations[1:])], axis=1)
 
 
-def bridge_actions(states_T7: "np.ndarray", gripper_T: "np.ndarray", from_first: bool = False) -> "np.ndarray":
+def bridge_actions(states_T7: np.ndarray, gripper_T: np.ndarray, from_first: bool = False) -> np.ndarray:
     """Unscaled actions (T-1, 7) between consecutive states: relative motion, then `gripper_T` of the later state."""
-    import numpy as np
-
     motions = relative_motions(states_T7[:, :6], from_first)
     return np.concatenate([motions, np.asarray(gripper_T, np.float64)[1:, None]], axis=1)
 
 
-def moved_pose(pose_6: "np.ndarray", motion_6: "np.ndarray") -> "np.ndarray":
+def moved_pose(pose_6: np.ndarray, motion_6: np.ndarray) -> np.ndarray:
     """The pose (6,) that `motion_6`, given in the frame of `pose_6`, leads to: undoes :func:`relative_motions`."""
-    import numpy as np
-
     angles = np.stack([pose_6[3:6], motion_6[3:6]])
     first, turn = rotation_matrices(angles)
     return np.concatenate([pose_6[:3] + first @ motion_6[:3], euler_angles((first @ turn)[None])[0]])

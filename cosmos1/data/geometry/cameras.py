@@ -10,6 +10,7 @@ from typing import Callable, Dict, Optional
 
 import numpy as np
 
+from cosmos1.data.geometry.rotations import rotation_about
 from cosmos1.errors import ConfigError, DataError
 
 TEMPORAL_FACTOR = 8
@@ -103,18 +104,6 @@ def plucker_embeddings(path: CameraPath, h: int, w: int, metres_per_unit: Option
     origins_F3hw = np.broadcast_to(poses[:, :3, 3, None, None], directions_F3hw.shape)
     moments_F3hw = np.cross(origins_F3hw, directions_F3hw, axis=1)
     return np.concatenate([moments_F3hw, directions_F3hw], axis=1).astype(np.float32)
-
-
-def rotation_about(axis: str, degrees) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) about a camera axis, "x", "y" or "z", by the right-hand rule."""
-    angle = np.radians(np.asarray(degrees, np.float64))
-    cosine, sine, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
-    rows = {
-        "x": [[one, zero, zero], [zero, cosine, -sine], [zero, sine, cosine]],
-        "y": [[cosine, zero, sine], [zero, one, zero], [-sine, zero, cosine]],
-        "z": [[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]],
-    }[axis]
-    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
 def look_at(position: np.ndarray, target: np.ndarray, up: np.ndarray) -> np.ndarray:

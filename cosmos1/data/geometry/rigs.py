@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
-from cosmos1.data.geometry.cameras import rotation_about
+from cosmos1.data.geometry.rotations import rotation_about
 from cosmos1.errors import ConfigError, DataError
 
 SIX_CAMERAS = "six_cameras"

@@ -12,6 +12,7 @@ from typing import Dict
 
 import numpy as np
 
+from cosmos1.data.geometry.rotations import rotation_of_quaternion
 from cosmos1.errors import ConfigError, DataError
 
 NUM_POINTS = 64
@@ -80,17 +81,6 @@ def interpolate(track: EgoTrack, times_us: np.ndarray) -> np.ndarray:
     poses[:, :3, :3] = rotation_of_quaternion(first + share * (second - first))
     poses[:, :3, 3] = track.positions[before] + share * (track.positions[after] - track.positions[before])
     return poses
-
-
-def rotation_of_quaternion(quaternions: np.ndarray) -> np.ndarray:
-    """Rotation matrices (N, 3, 3) of quaternions (N, 4), w, x, y, z, of any length."""
-    w, x, y, z = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)
 
 
 def trajectory_of_track(track: EgoTrack, start_us: int, where: str) -> np.ndarray:

@@ -19,7 +19,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from cosmos1.data.geometry.rigs import pose_in_rig
-from cosmos1.data.geometry.trajectories import EgoTrack, check_track, rotation_of_quaternion
+from cosmos1.data.geometry.rotations import rotation_of_quaternion
+from cosmos1.data.geometry.trajectories import EgoTrack, check_track
 from cosmos1.data.sources.captions import load_plain_pickle
 from cosmos1.data.sources.multiview_clips import Caption, MultiviewClip, read_timestamps, usable_track, view_timestamps
 from cosmos1.errors import DataError
