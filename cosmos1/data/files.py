@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that says what is wrong with it."""
 
 import hashlib
 import io
 import json
 from pathlib import Path
 from typing import Any
+
+from cosmos1.errors import DataError
+
+
+def read_json(path: Path, advice: str, where: str = "") -> Any:
+    """Read a JSON file in UTF-8; `where` names it in messages. Raises DataError, ending in `advice`, if it cannot."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where or path}: cannot be read as JSON ({error}). {advice}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

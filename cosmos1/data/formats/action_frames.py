@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a network for action control was trained on: kept in every checkpoint, so that generation does the same."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from cosmos1.data.files import read_json
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.errors import DataError
 
@@ -53,12 +53,7 @@ def read_source_facts(tree: Path) -> Dict[str, Any]:
     path = tree / "dataset.json"
     if not path.exists():
         return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({error}). Make the tree again, or remove the file."
-        ) from error
+    facts = read_json(path, "Make the tree again, or remove the file.")
     if not isinstance(facts, dict):
         raise DataError(f"{path}: holds a {type(facts).__name__}, an object is needed. Make the tree again.")
     return facts

@@ -9,7 +9,6 @@ A sample with a part `tokens.npy` is one of the autoregressive networks instead 
 
 import io
 import json
-import pickle
 import tarfile
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -20,14 +19,10 @@ from megatron.energon import Cooker, DefaultTaskEncoder, Sample, basic_sample_ke
 
 from cosmos1.data.formats.latent_sample import check_latent, finish_sample, load_tensor, pad_text
 from cosmos1.data.formats.token_shards import decode_tokens
+from cosmos1.data.plain_pickle import ARRAY_BUILDERS, load_plain_pickle
 from cosmos1.errors import DataError
 
 DEFAULT_FRAMES_PER_SECOND = 30.0
-SAFE_PICKLE_NAMES = {
-    (module, name)
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
-    for name in ("_reconstruct", "_frombuffer", "scalar")
-} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
 
 
 @edataclass
@@ -147,22 +142,13 @@ def _load_text(parts: Dict[str, Any], where: str) -> torch.Tensor:
         if array is not None:
             value = np.load(io.BytesIO(array), allow_pickle=False)
         elif pickled is not None:
-            value = _ArrayUnpickler(io.BytesIO(pickled)).load()
+            value = load_plain_pickle(pickled, f"sample {where}: part pickle", ARRAY_BUILDERS)
         else:
             raise DataError(f"sample {where} has no text: a part npy or pickle is needed. Write the shards again.")
         value = value[0] if isinstance(value, list) else value
         tensor = torch.as_tensor(np.asarray(value, dtype=np.float32))
-    except (ValueError, EOFError, TypeError, pickle.UnpicklingError) as error:
+    except (ValueError, EOFError, TypeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"sample {where}: the text cannot be read ({error}). Write the shards again.") from error
     return tensor[0] if tensor.ndim == 3 else tensor
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads numpy arrays and plain containers; refuses to import anything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in SAFE_PICKLE_NAMES:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}; only numpy arrays and lists of them are read")

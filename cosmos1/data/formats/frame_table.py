@@ -11,11 +11,11 @@
 Frames are memory-mapped: nothing but the rows that are asked for is read.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
+from cosmos1.data.files import read_json
 from cosmos1.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def open_frame_table(folder: Path) -> FrameTable:
     for path, name in ((folder / "actions.pt", "actions.pt"), (paths[0] if paths else None, "tokenized-frames.pt")):
         if path is None or not path.is_file():
             raise DataError(f"data.path={folder}: there is no {name}. {PREPARE_WITH}")
-    facts = _read_json(folder / "dataset.json", {})
+    record = folder / "dataset.json"
+    facts = read_json(record, PREPARE_WITH) if record.exists() else {}
     _check_number_of_shards(folder, paths, facts)
     actions = _load(folder / "actions.pt")
     if actions.ndim != 2:
@@ -122,15 +123,6 @@ def _load(path: Path) -> "torch.Tensor":
     return tensor
 
 
-def _read_json(path: Path, default: Any) -> Any:
-    if not path.exists():
-        return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}). {PREPARE_WITH}") from error
-
-
 def _episodes(folder: Path, actions: "torch.Tensor") -> List[EpisodeRows]:
     """Episodes as the NaN rows bound them; with episodes.json, which must agree, also their names and texts."""
     import torch
@@ -152,20 +144,19 @@ def _episodes(folder: Path, actions: "torch.Tensor") -> List[EpisodeRows]:
         )
     starts = [0, *(row + 1 for row in last_rows[:-1])]
     spans = [[start, last - start + 1] for start, last in zip(starts, last_rows)]
-    recorded = _read_json(folder / "episodes.json", None)
-    if recorded is None:
+    record = folder / "episodes.json"
+    if not record.exists():
         return [EpisodeRows(str(number), *span) for number, span in enumerate(spans)]
+    recorded = read_json(record, PREPARE_WITH)
     keys = ("id", "first_row", "length")
     well_formed = isinstance(recorded, list) and all(
         isinstance(entry, dict) and all(key in entry for key in keys) for entry in recorded
     )
     if not well_formed:
-        raise DataError(
-            f"{folder / 'episodes.json'}: a list of objects with {', '.join(keys)} is needed. {PREPARE_WITH}"
-        )
+        raise DataError(f"{record}: a list of objects with {', '.join(keys)} is needed. {PREPARE_WITH}")
     if [[entry["first_row"], entry["length"]] for entry in recorded] != spans:
         raise DataError(
-            f"{folder / 'episodes.json'}: lists {len(recorded)} episodes, the NaN rows of actions.pt bound {len(spans)} or "
+            f"{record}: lists {len(recorded)} episodes, the NaN rows of actions.pt bound {len(spans)} or "
             f"other ones; the files belong to two preparations. {PREPARE_WITH}"
         )
     return [EpisodeRows(entry["id"], *span, entry.get("text", "")) for entry, span in zip(recorded, spans)]

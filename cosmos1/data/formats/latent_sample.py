@@ -4,10 +4,10 @@
 Used by every data module that reads latents. Shapes: C = 16 channels, t latent frames, h w latent grid, L text tokens.
 """
 
-import json
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Optional, Union
 
+from cosmos1.data.files import read_json
 from cosmos1.errors import DataError
 
 LATENT_CHANNELS = 16
@@ -30,10 +30,7 @@ ENCODERS_BY_WIDTH = {
 
 def read_info(path: Path) -> Dict[str, Any]:
     """Read one `[i].info.json`. Raises DataError when it is not a JSON object with the mandatory keys."""
-    try:
-        info = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}). Prepare this sample again.") from error
+    info = read_json(path, "Prepare this sample again.")
     missing = [key for key in ("fps", "num_frames", "video_path") if not isinstance(info, dict) or key not in info]
     if missing:
         raise DataError(f"{path}: has no key {', '.join(missing)}. Prepare this sample again.")

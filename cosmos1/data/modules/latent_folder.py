@@ -8,7 +8,6 @@ The batch is a dict of CPU tensors (B micro batch, t latent frames, h w latent g
     validation: the place in the held-out list); gt_latent like video, only with require_conditioning_latent.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Dict, List, Optional
 
 from cosmos1.data.batches.ordered import OrderedDataModule
 from cosmos1.data.batches.sampler import held_out_names
+from cosmos1.data.files import read_json
 from cosmos1.data.formats.latent_sample import (
     CONDITIONING_PART,
     REQUIRED_PARTS,
@@ -175,8 +175,5 @@ def _read_dataset_facts(folder: Path) -> Dict[str, Any]:
     path = folder / "dataset.json"
     if not path.exists():
         return {}
-    try:
-        facts = json.loads(path.read_text())
-        return facts if isinstance(facts, dict) else {}
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}). Delete it or prepare the folder again.") from error
+    facts = read_json(path, "Delete it or prepare the folder again.")
+    return facts if isinstance(facts, dict) else {}

@@ -8,11 +8,11 @@ Trees of other robots have the same layout. Where actions have another width, or
 "action_kind": "recorded", states need not be poses, and only shapes and values are checked.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
+from cosmos1.data.files import read_json
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS, BRIDGE_ACTION_DIM, bridge_actions
 from cosmos1.errors import ConfigError, DataError
 
@@ -116,7 +116,7 @@ def read_episode(root: Optional[Path], path: Path, action_dim: int = BRIDGE_ACTI
 
     Without `root` its videos are not looked for, and the episode has none.
     """
-    raw = _read_json(path)
+    raw = _read_annotation(path)
     where = f"{path}: episode {path.stem}"
     arrays = {key: _array(raw[key], f"{where}: {key}") for key in ("state", "action", "continuous_gripper_state")}
     state, action, gripper = arrays.values()
@@ -142,12 +142,9 @@ def read_episode(root: Optional[Path], path: Path, action_dim: int = BRIDGE_ACTI
     return Episode(path.stem, path, _texts(raw, where), videos, state, action, gripper, has_poses)
 
 
-def _read_json(path: Path) -> Dict[str, Any]:
+def _read_annotation(path: Path) -> Dict[str, Any]:
     needed = ("state", "action", "continuous_gripper_state", "videos")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}). Get the annotation again.") from error
+    raw = read_json(path, "Get the annotation again.")
     missing = [key for key in needed if not isinstance(raw, dict) or key not in raw]
     if missing:
         raise DataError(f"{path}: has no key {', '.join(missing)}. A Bridge annotation has {', '.join(needed)}.")

@@ -8,13 +8,12 @@
 row for all frames. A nerfstudio transforms.json, a folder that holds one, and a DL3DV zip are read as well.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Dict
 
 import numpy as np
 
-from cosmos1.data.files import write_json
+from cosmos1.data.files import read_json, write_json
 from cosmos1.data.geometry.cameras import CameraPath, check_poses, opencv_from_opengl
 from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras
 from cosmos1.data.sources.nerfstudio import TRANSFORMS, read_scene, read_transforms
@@ -32,12 +31,7 @@ def read_camera_path(path: Path) -> CameraPath:
     """Read the cameras of a file or a scene. Raises DataError naming the file, what was found and what is needed."""
     if path.is_dir() or path.suffix == ".zip":
         return read_scene(path).cameras
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cameras {path}: cannot be read as JSON ({error}). Formats: docs/camera_control.md."
-        ) from error
+    content = read_json(path, "Formats: docs/camera_control.md.", f"cameras {path}")
     if path.name == TRANSFORMS or (isinstance(content, dict) and "frames" in content):
         return read_transforms(content, str(path))
     return _from_json(content, str(path))

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions of many sources in one file: JSON, JSON lines, or the pickled dict of older preparation programs."""
 
-import io
 import json
-import pickle
 from collections.abc import Container
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Dict
 
+from cosmos1.data.plain_pickle import load_plain_pickle
 from cosmos1.errors import DataError
 
 
@@ -42,23 +41,3 @@ def read_captions(path: Path) -> Dict[str, str]:
 def _is_later_chunk(name: str, names: Container[str]) -> bool:
     source, _, chunk = name.rpartition("/")
     return chunk.isdigit() and chunk != "0" and f"{source}/0" in names
-
-
-def load_plain_pickle(content: bytes, where: str, allowed: Optional[Dict[str, Any]] = None) -> Any:
-    """Unpickle containers, numbers and strings, and what is `allowed` by its name "module.name".
-
-    A pickle can run any code, so one from elsewhere is refused (DataError) if it holds anything else.
-    """
-
-    class Restricted(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if allowed and f"{module}.{name}" in allowed:
-                return allowed[f"{module}.{name}"]
-            raise DataError(f"{where}: holds a {module}.{name}, which is not loaded from foreign files.")
-
-    try:
-        return Restricted(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{where}: cannot be unpickled ({error!r}). Get the file again.") from error

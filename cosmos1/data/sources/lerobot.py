@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from cosmos1.data.files import read_json
 from cosmos1.errors import ConfigError, DataError
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -126,12 +127,7 @@ def open_lerobot(root: Path) -> LeRobotDataset:
 
 
 def _read_info(path: Path) -> Dict[str, Any]:
-    try:
-        info = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({error}). Give the folder that holds meta/, data/."
-        ) from error
+    info = read_json(path, "Give the folder that holds meta/, data/.")
     missing = [key for key in ("codebase_version", "fps", "features", "chunks_size", "data_path") if key not in info]
     if missing:
         raise DataError(f"{path}: has no key {', '.join(missing)}. Get the dataset again.")

@@ -21,7 +21,7 @@ import numpy as np
 from cosmos1.data.geometry.rigs import pose_in_rig
 from cosmos1.data.geometry.rotations import rotation_of_quaternion
 from cosmos1.data.geometry.trajectories import EgoTrack, check_track
-from cosmos1.data.sources.captions import load_plain_pickle
+from cosmos1.data.plain_pickle import ARRAY_BUILDERS, load_plain_pickle
 from cosmos1.data.sources.multiview_clips import Caption, MultiviewClip, read_timestamps, usable_track, view_timestamps
 from cosmos1.errors import DataError
 
@@ -80,7 +80,7 @@ class TarClips:
             return None, None
         member = f"{name}.{camera}.bin"
         with _open(path) as archive:
-            chunks = load_plain_pickle(_read(archive, member), f"{path}: {member}", _ARRAY_BUILDERS)
+            chunks = load_plain_pickle(_read(archive, member), f"{path}: {member}", ARRAY_BUILDERS)
         if not isinstance(chunks, list) or not chunks:
             raise DataError(f"{path}: {member} holds no list of arrays.")
         return np.asarray(chunks[0]), _window(path.with_suffix(".json"), name)
@@ -200,21 +200,7 @@ def _read_array(content: bytes, where: str) -> np.ndarray:
     shape, _, dtype = read_header(stream)
     if not dtype.hasobject:
         return np.load(io.BytesIO(content))
-    return np.asarray(load_plain_pickle(stream.read(), where, _ARRAY_BUILDERS)).reshape(shape)
-
-
-def _array_builders() -> Dict[str, Any]:
-    """What pickled numpy arrays and numbers need, under the names of numpy 1 and 2."""
-    names = {"ndarray": np.ndarray, "dtype": np.dtype}
-    builders = {f"numpy.{name}": value for name, value in names.items()}
-    for package in ("numpy.core", "numpy._core"):
-        builders[f"{package}.multiarray._reconstruct"] = np._core.multiarray._reconstruct
-        builders[f"{package}.multiarray.scalar"] = np._core.multiarray.scalar
-        builders[f"{package}.numeric._frombuffer"] = np._core.numeric._frombuffer
-    return builders
-
-
-_ARRAY_BUILDERS = _array_builders()
+    return np.asarray(load_plain_pickle(stream.read(), where, ARRAY_BUILDERS)).reshape(shape)
 
 
 @contextmanager
