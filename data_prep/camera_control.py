@@ -19,10 +19,10 @@ import numpy as np
 
 from cosmos1.data.command_line import run_command
 from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.formats.camera_sample import CAMERAS_PART, PLUCKER_PART, pack_cameras
 from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR, TEXT_PARTS
 from cosmos1.data.geometry.cameras import plucker_embeddings
 from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras, letterbox_frames, padding_mask
-from cosmos1.data.modules.camera_folder import CAMERAS_PART, PLUCKER_PART, pack_cameras
 from cosmos1.data.preparing.latent_writer import (
     LatentEncoder,
     add_encoder_options,

@@ -12,15 +12,11 @@ from typing import Any, Dict, List, Literal, Optional
 
 import numpy as np
 
-from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR, load_tensor
-from cosmos1.data.geometry.cameras import CameraPath, check_poses, latent_frames, plucker_embeddings
+from cosmos1.data.formats.camera_sample import CAMERAS_PART, load_cameras, load_placement, load_rays
+from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR
+from cosmos1.data.geometry.cameras import latent_frames, plucker_embeddings
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
-
-CAMERAS_PART = "cameras.pth"
-PLUCKER_PART = "plucker_embeddings.pth"
-NUM_RAY_CHANNELS = 6
-CAMERA_NUMBERS = 16
 
 
 @dataclass
@@ -39,8 +35,7 @@ class CameraFolderDataModule(LatentFolderDataModule):
     def setup(self) -> None:
         """Find and split the samples; read the cameras of the first. Raises DataError or ConfigError."""
         super().setup()
-        if self.metres_per_unit is not None and not self.metres_per_unit > 0:
-            raise ConfigError(f"data.metres_per_unit={self.metres_per_unit}: give a positive number, or None.")
+        check_scale(self.metres_per_unit)
         self._load(self._folder, (self._train + self._validation)[0], 0)
 
     def describe(self) -> List[str]:
@@ -81,60 +76,7 @@ class CameraFolderDataModule(LatentFolderDataModule):
         return load_rays(folder, name, num_frames, h, w)
 
 
-def pack_cameras(path: CameraPath):
-    """Tensor (F, 16) float64: fx, fy, cx, cy in target pixels, then the upper 3 x 4 of camera-to-world, row by row."""
-    import torch
-
-    return torch.from_numpy(np.concatenate([path.intrinsics, path.poses[:, :3].reshape(-1, 12)], axis=1))
-
-
-def load_cameras(folder: Path, name: str, num_frames: int, height: int, width: int) -> CameraPath:
-    """Read what `pack_cameras` made. Raises DataError for wrong shapes, NaN, or matrices that are no rotation."""
-    where = f"{folder}: sample {name}: cameras"
-    numbers = load_tensor(folder / f"{name}.{CAMERAS_PART}").double().numpy()
-    if numbers.shape != (num_frames, CAMERA_NUMBERS):
-        raise DataError(
-            f"{where} has shape {numbers.shape}, ({num_frames}, {CAMERA_NUMBERS}) is needed: one camera for each of its "
-            f"{num_frames} frames. Prepare this sample again."
-        )
-    poses = np.tile(np.eye(4), (num_frames, 1, 1))
-    poses[:, :3] = numbers[:, 4:].reshape(-1, 3, 4)
-    check_poses(poses, where)
-    if not (np.isfinite(numbers).all() and (numbers[:, :2] > 0).all()):
-        raise DataError(f"{where}: focal lengths must be finite and positive. Prepare this sample again.")
-    return CameraPath(poses, numbers[:, :4], height, width)
-
-
-def load_rays(folder: Path, name: str, num_frames: int, h: int, w: int) -> np.ndarray:
-    """Read stored rays (F, 6, h, w). Raises DataError for another frame or channel count, another grid, or NaN."""
-    import torch
-
-    path = folder / f"{name}.{PLUCKER_PART}"
-    if not path.exists():
-        raise DataError(
-            f"{folder}: sample {name} has neither {name}.{CAMERAS_PART} nor {name}.{PLUCKER_PART}. Prepare the folder "
-            f"with data_prep/camera_control.py."
-        )
-    rays = load_tensor(path).float()
-    expected = (num_frames, NUM_RAY_CHANNELS, h, w)
-    if tuple(rays.shape) != expected:
-        raise DataError(f"{path} has shape {tuple(rays.shape)}, {expected} is needed. Prepare this sample again.")
-    if not torch.isfinite(rays).all():
-        num_bad = int((~torch.isfinite(rays)).sum())
-        raise DataError(f"{path}: {num_bad} values are NaN or infinite. Prepare this sample again.")
-    return rays.numpy()
-
-
-def load_placement(folder: Path, name: str, h: int, w: int) -> Dict[str, Any]:
-    """image_size [4] int64 and padding_mask [1, h, w] float32 as stored; nothing for what has no file."""
-    found: Dict[str, Any] = {}
-    for part, shape in (("image_size", (1, 4)), ("padding_mask", (1, h, w))):
-        path = folder / f"{name}.{part}.pth"
-        if path.exists():
-            tensor = load_tensor(path)
-            if tuple(tensor.shape) != shape:
-                raise DataError(
-                    f"{path} has shape {tuple(tensor.shape)}, {shape} is needed. Prepare this sample again."
-                )
-            found[part] = tensor[0].long() if part == "image_size" else tensor.float()
-    return found
+def check_scale(metres_per_unit: Optional[float]) -> None:
+    """Raise ConfigError for a number by which translations cannot be divided."""
+    if metres_per_unit is not None and not metres_per_unit > 0:
+        raise ConfigError(f"data.metres_per_unit={metres_per_unit}: give a positive number, or None.")

@@ -5,8 +5,6 @@ Training order, shuffling and the loader's state are energon's; the global sampl
 reads the held-out shards directly, in order, so that every rank gets equally many batches.
 """
 
-import hashlib
-import json
 import logging
 import pickle
 import weakref
@@ -14,34 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
-from cosmos1.data.batches.loader import load_batches, stack_samples, termination_blocked
-from cosmos1.data.batches.sampler import check_batch_sizes, check_same_order, held_out_positions, micro_batch_positions
+from cosmos1.data.batches.data_module import DataModule
+from cosmos1.data.batches.loader import stack_samples, termination_blocked
+from cosmos1.data.files import read_json
 from cosmos1.errors import CheckpointError, ConfigError, DataError
 
-STATE_VERSION = 1
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class EnergonDataModule:
+class EnergonDataModule(DataModule):
     """Feeds shards written by data_prep/shard.py, or by others and prepared with `energon prepare`.
 
     Shards of the part "val" are held out. Resuming is exact, also in the middle of an epoch, for the same data-parallel
     size and number of workers. A sample that cannot be used stops the run unless `max_bad_samples` allows some.
     """
 
-    path: str
-    micro_batch_size: int = 1
-    global_batch_size: int = 1
-    num_workers: int = 2
-    prefetch_factor: int = 2
-    seed: int = 0
-    shuffle: bool = True
     shuffle_buffer_size: int = 100
     latent_shape: Optional[List[int]] = None
     require_conditioning_latent: bool = False
-    max_bad_samples: int = 0
-    repeat: bool = False
 
     def setup(self) -> None:
         """Read the metadata and the first sample. Raises DataError when the shards are not prepared."""
@@ -51,9 +40,9 @@ class EnergonDataModule:
         counts = _shard_counts(self._folder)
         parts = _split_parts(self._folder, counts)
         self._train_shards, self._validation_shards = parts["train"], parts["val"]
-        self._num_train = sum(counts[shard] for shard in self._train_shards)
+        num_train = sum(counts[shard] for shard in self._train_shards)
         self._held_out = [(shard, index) for shard in self._validation_shards for index in range(counts[shard])]
-        if self._num_train == 0:
+        if num_train == 0:
             raise DataError(
                 f"{self._folder}: the part train has no samples (split.yaml lists {len(self._train_shards)} shards for "
                 f"it). Split by shard needs more shards than parts: run data_prep/shard.py with a smaller "
@@ -62,27 +51,15 @@ class EnergonDataModule:
         first = self._train_shards[0]
         sample = decode_sample(read_shard_sample(self._folder / first, 0), f"{first}/0", 0, False, self.latent_shape)
         record = self._folder / "dataset.json"
-        self._facts = json.loads(record.read_text()) if record.exists() else {}
+        self._facts = read_json(record, "Write the shards again.") if record.exists() else {}
         self._shape = shape_of_samples(sample, self._facts)
-        identity = json.dumps([counts, parts, self._shape], sort_keys=True)
-        self._fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        self._loader = None
         self._rank_state: Optional[Dict[str, Any]] = None
-        self.num_bad_samples = 0
+        self._begin(num_train, len(self._held_out), [dict(sorted(counts.items())), parts, self._shape])
 
     @property
     def sample_shape(self) -> List[int]:
         """Shape [C, t, h, w] of a latent, or [t, h, w] of a token grid; known after `setup`."""
         return self._shape
-
-    @property
-    def num_views(self) -> int:
-        """Camera views in one sample."""
-        return 1
-
-    @property
-    def num_train_samples(self) -> int:
-        return self._num_train
 
     @property
     def tokenizer(self) -> Optional[str]:
@@ -93,7 +70,7 @@ class EnergonDataModule:
         """Return one line per fact for the log of the run."""
         held_out = f"in {len(self._validation_shards)} held-out shards" if self._held_out else "(no part val)"
         return [
-            f"data: {self.path}: {self._num_train} training samples in {len(self._train_shards)} shards",
+            f"data: {self.path}: {self.num_train_samples} training samples in {len(self._train_shards)} shards",
             f"data: {len(self._held_out)} validation samples {held_out}",
             f"data: shape of a sample {tuple(self._shape)}",
             f"data: tokenizer {self._facts.get('tokenizer', 'not recorded')}, text encoder "
@@ -106,7 +83,7 @@ class EnergonDataModule:
         After `load_rank_state_dict` it continues there. Raises ConfigError when the batch sizes do not fit, when the
         data-parallel size or the number of workers changed, or when `consumed_samples` has no loader state to it.
         """
-        check_batch_sizes(self._num_train, self.micro_batch_size, self.global_batch_size, dp_size, self.repeat)
+        positions = self._training_positions(dp_rank, dp_size, consumed_samples)
         self._layout = {"dp_rank": dp_rank, "dp_size": dp_size, "num_workers": self.num_workers}
         self._loader = self._build_loader(dp_rank, dp_size)
         # A worker ends only after its command thread; without this, the end of the process waits 5 s per worker.
@@ -118,37 +95,13 @@ class EnergonDataModule:
                 f"resuming {self.path} after {consumed_samples} samples, but the checkpoint holds no loader state of "
                 f"data-parallel rank {dp_rank}. Resume with the data-parallel size of that run, or use a latent folder."
             )
-        positions = micro_batch_positions(
-            consumed_samples, self.micro_batch_size, self.global_batch_size, dp_rank, dp_size
-        )
         with termination_blocked():
             samples = iter(self._loader)
         return self._micro_batches(samples, positions)
 
-    def validation_batches(
-        self, dp_rank: int, dp_size: int, num_batches: Optional[int] = None
-    ) -> Iterator[Dict[str, Any]]:
-        """Return at most `num_batches` batches of the held-out shards, always the same, equally many on each rank."""
-        if not self._held_out:
-            return iter(())
-        positions = held_out_positions(len(self._held_out), self.micro_batch_size, dp_rank, dp_size, num_batches)
-        return load_batches(positions, self._load_validation, self.num_workers, self.prefetch_factor)
-
     def state_dict(self, consumed_samples: int) -> Dict[str, Any]:
         """Return the part of the state that all ranks share."""
-        return {
-            "version": STATE_VERSION,
-            "seed": self.seed,
-            "shuffle": self.shuffle,
-            "shuffle_buffer_size": self.shuffle_buffer_size,
-            "consumed_samples": consumed_samples,
-            "fingerprint": self._fingerprint,
-            "num_samples": self._num_train,
-        }
-
-    def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """Check that the state belongs to these shards and this order. Raises ConfigError naming both values if not."""
-        check_same_order(self.path, state, self.state_dict(0))
+        return {**super().state_dict(consumed_samples), "shuffle_buffer_size": self.shuffle_buffer_size}
 
     def rank_state_dict(self) -> Optional[Dict[str, Any]]:
         """Return the loader state of this data-parallel rank (every rank must save its own), or None before training.
@@ -234,16 +187,14 @@ class EnergonDataModule:
             stacked = stack_samples(batch)
             yield {k: v.pin_memory() for k, v in stacked.items()} if torch.cuda.is_available() else stacked
 
-    def _load_validation(self, indices: List[int]) -> Dict[str, Any]:
+    def _load_sample(self, training: bool, index: int, position: int) -> Dict[str, Any]:
+        """Load a held-out sample; those of training come from energon's loader."""
         from cosmos1.data.formats.energon_samples import decode_sample, read_shard_sample
 
-        samples = []
-        for place in indices:
-            shard, index = self._held_out[place]
-            parts = read_shard_sample(self._folder / shard, index)
-            where = f"{self._folder / shard}/{index}"
-            samples.append(decode_sample(parts, where, place, self.require_conditioning_latent, self._shape))
-        return stack_samples(samples)
+        shard, place = self._held_out[index]
+        parts = read_shard_sample(self._folder / shard, place)
+        where = f"{self._folder / shard}/{place}"
+        return decode_sample(parts, where, position, self.require_conditioning_latent, self._shape)
 
 
 def _stop_command_threads(command_queues: List[Any]) -> None:

@@ -10,11 +10,10 @@ The batch is a dict of CPU tensors (B micro batch, S = t*h*w video tokens, in th
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import numpy as np
 
-from cosmos1.data.batches.ordered import OrderedDataModule
 from cosmos1.data.formats.indexed_file import find_prefixes, read_lengths
 from cosmos1.data.formats.token_facts import (
     VOCABULARY_SIZE,
@@ -23,13 +22,14 @@ from cosmos1.data.formats.token_facts import (
     read_token_facts,
     unigram_entropy,
 )
+from cosmos1.data.modules.clip_tokens import ClipTokensDataModule
 from cosmos1.errors import ConfigError, DataError
 
 _CLIPS_OF_ENTROPY = 200
 
 
 @dataclass
-class IndexedTokensDataModule(OrderedDataModule):
+class IndexedTokensDataModule(ClipTokensDataModule):
     """Feeds Megatron indexed datasets written by data_prep/autoregressive_dataset.py, shuffled per epoch, resumable.
 
     `path` is a folder with `.bin` and `.idx`, a folder of such folders, or a Megatron prefix. `split_string` gives the
@@ -54,21 +54,6 @@ class IndexedTokensDataModule(OrderedDataModule):
                 raise ConfigError(self._empty_split(name))
         identity = [[len(of_folder), _first_bytes(prefix)] for prefix, of_folder in zip(prefixes, lengths)]
         self._begin(len(self._training), len(self._held_out), [identity, self._num_tokens, self.split_string])
-
-    @property
-    def sample_shape(self) -> List[int]:
-        """Token grid [t, h, w], or [S] when dataset.json does not state it; known after `setup`."""
-        return self._facts.latent_shape or [self._num_tokens]
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the video tokenizer that made the tokens, None where dataset.json does not say."""
-        return self._facts.tokenizer
-
-    @property
-    def compression(self) -> Optional[List[int]]:
-        """Pixel frames, rows and columns per token, None where dataset.json does not say."""
-        return self._facts.compression
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""

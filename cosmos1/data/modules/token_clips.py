@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from cosmos1.data.batches.ordered import OrderedDataModule
 from cosmos1.data.formats.latent_sample import load_tensor, pad_text
 from cosmos1.data.formats.token_facts import (
     VOCABULARY_SIZE,
@@ -23,13 +22,14 @@ from cosmos1.data.formats.token_facts import (
     video2world_layout,
     video2world_sample,
 )
+from cosmos1.data.modules.clip_tokens import ClipTokensDataModule
 from cosmos1.errors import DataError
 
 SPLITS = ("train", "test", "val")
 
 
 @dataclass
-class TokenClipsDataModule(OrderedDataModule):
+class TokenClipsDataModule(ClipTokensDataModule):
     """Feeds `train_video_[i].pt`, `train_prompt_[i].pt`, shuffled per epoch and resumable; held out are the `val` files.
 
     `pad_to_multiple_of` must be that of the network. The files of the `test` split are left alone.
@@ -54,21 +54,6 @@ class TokenClipsDataModule(OrderedDataModule):
         check_num_tokens(self._facts, self._num_tokens, str(first))
         identity = [self._names["train"], self._num_tokens, self._facts.plan_sha256]
         self._begin(len(self._names["train"]), len(self._names["val"]), identity)
-
-    @property
-    def sample_shape(self) -> List[int]:
-        """Token grid [t, h, w], or [n] when dataset.json does not state it; known after `setup`."""
-        return self._facts.latent_shape or [self._num_tokens]
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the video tokenizer that made the tokens, None where dataset.json does not say."""
-        return self._facts.tokenizer
-
-    @property
-    def compression(self) -> Optional[List[int]]:
-        """Pixel frames, rows and columns per token, None where dataset.json does not say."""
-        return self._facts.compression
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""

@@ -11,15 +11,16 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
+from cosmos1.data.formats.camera_sample import CAMERAS_PART, load_cameras
 from cosmos1.data.formats.latent_sample import TEXT_PARTS, TOKENS_PART, load_tensor, pad_text, read_info
+from cosmos1.data.formats.multiview_sample import load_vector, load_view_text
 from cosmos1.data.formats.token_facts import VOCABULARY_SIZE, video2world_sample
 from cosmos1.data.geometry.cameras import TEMPORAL_FACTOR, plucker_embeddings
 from cosmos1.data.geometry.letterbox import letterbox, padding_mask
 from cosmos1.data.geometry.trajectories import NUM_VALUES
-from cosmos1.data.modules.camera_folder import CAMERAS_PART, load_cameras
+from cosmos1.data.modules.camera_folder import check_scale
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
-from cosmos1.data.modules.multiview_folder import load_vector, load_view_text
-from cosmos1.errors import ConfigError, DataError
+from cosmos1.errors import DataError
 
 
 @dataclass
@@ -67,8 +68,7 @@ class CameraTokensDataModule(TokenFolderDataModule):
     def setup(self) -> None:
         """Find and split the samples; read the cameras of the first. Raises DataError or ConfigError."""
         super().setup()
-        if self.metres_per_unit is not None and not self.metres_per_unit > 0:
-            raise ConfigError(f"data.metres_per_unit={self.metres_per_unit}: give a positive number, or None.")
+        check_scale(self.metres_per_unit)
         self._load(self._folder, (self._train + self._validation)[0], 0)
 
     def _parts(self) -> Sequence[str]:
