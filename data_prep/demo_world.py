@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.preparation import run_command
-from cosmos1.data.rendering import Box, Camera, Renderer, Scene, Sphere
+from cosmos1.data.command_line import run_command
+from cosmos1.data.demo_worlds.rendering import Box, Camera, Renderer, Scene, Sphere
 from cosmos1.errors import ConfigError
 
 COLOURS = {
@@ -133,7 +133,7 @@ def write_clips(arguments: argparse.Namespace) -> None:
 
 
 def write_arm(arguments: argparse.Namespace) -> None:
-    from cosmos1.data.arm_world import write_arm_world
+    from cosmos1.data.demo_worlds.arm_world import write_arm_world
 
     size = {"num_frames": arguments.num_frames, "height": arguments.height, "width": arguments.width}
     write_arm_world(arguments.output_path, arguments.num_videos, arguments.seed, motion=arguments.motion, **size)
@@ -141,20 +141,20 @@ def write_arm(arguments: argparse.Namespace) -> None:
 
 
 def write_camera(arguments: argparse.Namespace) -> None:
-    from cosmos1.data.posed_worlds import write_camera_world
+    from cosmos1.data.demo_worlds.posed_worlds import write_camera_world
 
     write_camera_world(arguments.output_path, _clips(arguments))
 
 
 def write_rig(arguments: argparse.Namespace) -> None:
-    from cosmos1.data.posed_worlds import write_rig_world
-    from cosmos1.data.rigs import load_rig
+    from cosmos1.data.demo_worlds.posed_worlds import write_rig_world
+    from cosmos1.data.geometry.rigs import load_rig
 
     write_rig_world(arguments.output_path, _clips(arguments), load_rig(arguments.rig))
 
 
 def _clips(arguments: argparse.Namespace):
-    from cosmos1.data.posed_worlds import Clips
+    from cosmos1.data.demo_worlds.posed_worlds import Clips
 
     size = (arguments.num_videos, arguments.num_frames, arguments.height, arguments.width)
     return Clips(*size, arguments.fps, arguments.seed)

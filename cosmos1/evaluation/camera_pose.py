@@ -19,7 +19,7 @@ from cosmos1.evaluation.geometry import Motion, rotation_error_degrees
 if TYPE_CHECKING:
     import numpy as np
 
-    from cosmos1.data.cameras import CameraPath
+    from cosmos1.data.geometry.cameras import CameraPath
 
 SMALLEST_MOTION = 0.02  # of the largest distance in a command; below it, a direction means nothing
 ROTATION = ControlScore("rotation_error", "rotation error", "degrees", False)
@@ -69,7 +69,7 @@ class _CameraEvaluation:
 
     def score(self, video: str, command: str) -> Scores:
         """Errors of one video under one command, which is taken to start where the video's own command starts."""
-        from cosmos1.data.cameras import CameraPath, relative_to_first
+        from cosmos1.data.geometry.cameras import CameraPath, relative_to_first
 
         own, commanded = self.command(video), self.command(command)
         motion, median_depth = self.estimate(video)
@@ -86,7 +86,7 @@ class _CameraEvaluation:
         return read_video(self.videos[video])
 
     def _command(self, name: str) -> "CameraPath":
-        from cosmos1.data.camera_files import cameras_for_video, read_camera_path
+        from cosmos1.data.sources.camera_files import cameras_for_video, read_camera_path
         from cosmos1.data.video import count_frames, probe_video
 
         found = [
@@ -102,7 +102,7 @@ class _CameraEvaluation:
         """Cameras of a video, and the median depth of its first frame where that is known."""
         import numpy as np
 
-        from cosmos1.data.room_world import render_view
+        from cosmos1.data.demo_worlds.room_world import render_view
         from cosmos1.evaluation.alignment import align_with_world
         from cosmos1.evaluation.geometry import poses_without_depth
 
@@ -118,7 +118,7 @@ class _CameraEvaluation:
         return poses_without_depth(frames, command.intrinsics), None
 
     def _world_psnr(self, frames: "np.ndarray", path: "CameraPath") -> float:
-        from cosmos1.data.room_world import render_path
+        from cosmos1.data.demo_worlds.room_world import render_path
         from cosmos1.evaluation.metrics import psnr
 
         # The first frame is given, not generated.
@@ -157,7 +157,7 @@ def _mean(values: "np.ndarray") -> Optional[float]:
 
 
 def _demo_room(folder: Path):
-    from cosmos1.data.room_world import furnished_room
+    from cosmos1.data.demo_worlds.room_world import furnished_room
 
     try:
         facts = json.loads((folder / "world.json").read_text())

@@ -29,7 +29,8 @@ def measure_commands(
 
     `score(video, command)` returns numbers by score name. Raises DataError for fewer than two videos.
     """
-    from cosmos1.data.preparation import Progress, write_json
+    from cosmos1.data.command_line import Progress
+    from cosmos1.data.files import write_json
 
     if len(names) < 2:
         raise DataError(f"{len(names)} videos: at least 2 are needed to compare a command with that of another video.")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all command-line programs share: exit codes, and how far the work is."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from cosmos1.errors import UserError
+
+
+class Progress:
+    """Says how far the work is, how fast it goes, and how long it will take; on one rank only."""
+
+    def __init__(self, total: int, unit: str, enabled: bool):
+        self.total, self.unit, self.enabled = total, unit, enabled and total > 0
+        self.done = 0
+        self.started = time.monotonic()
+        self.last_shown = self.started
+        self.is_terminal = sys.stdout.isatty()
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        now = time.monotonic()
+        interval = 0.2 if self.is_terminal else 10.0
+        if not self.enabled or (self.done < self.total and now - self.last_shown < interval):
+            return
+        self.last_shown = now
+        rate = self.done / max(now - self.started, 1e-9)
+        left = round((self.total - self.done) / rate)
+        line = f"{self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s, {left // 60}:{left % 60:02d} left"
+        ending = "\n" if self.done >= self.total or not self.is_terminal else ""
+        print(f"\r{line:60s}" if self.is_terminal else line, end=ending, flush=True)
+
+
+def run_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
+    """Parse the command line and run `main`; a user's mistake prints one line and exits with status 2."""
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
