@@ -18,9 +18,9 @@ import fiddle as fdl
 import numpy as np
 import torch
 
-from cosmos1.data.actions import bridge_actions
-from cosmos1.data.latent_sample import finish_sample
-from cosmos1.data.ordered import OrderedDataModule
+from cosmos1.data.batches.ordered import OrderedDataModule
+from cosmos1.data.formats.latent_sample import finish_sample
+from cosmos1.data.geometry.actions import bridge_actions
 
 SCALE = np.array([20.0] * 6 + [1.0])
 NUM_HELD_OUT = 32
@@ -28,8 +28,8 @@ NUM_HELD_OUT = 32
 
 def render(job: tuple) -> tuple[np.ndarray, np.ndarray]:
     """Frames ``[T, H, W, 3]`` and scaled actions ``[T - 1, 7]`` of one episode."""
-    from cosmos1.data.arm_drawing import ArmRenderer
-    from cosmos1.data.arm_world import render_episode, sample_episode
+    from cosmos1.data.demo_worlds.arm_drawing import ArmRenderer
+    from cosmos1.data.demo_worlds.arm_world import render_episode, sample_episode
 
     index, num_frames, height, width = job
     episode = sample_episode(0, index, num_frames, "wander")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.indexed_file import write_indexed_file
-from cosmos1.data.token_facts import VOCABULARY_SIZE
+from cosmos1.data.formats.indexed_file import write_indexed_file
+from cosmos1.data.formats.token_facts import VOCABULARY_SIZE
 
 
 def main() -> None:

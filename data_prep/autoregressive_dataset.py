@@ -14,18 +14,12 @@ import json
 import time
 from pathlib import Path
 
-from cosmos1.data.clip_plan import list_mp4_files
-from cosmos1.data.indexed_file import write_indexed_file
-from cosmos1.data.leading_clip import PlannedClip, plan_leading_clips
-from cosmos1.data.preparation import (
-    Progress,
-    claim_output_folder,
-    rank_and_world_size,
-    run_command,
-    sha256_of_json,
-    write_json,
-)
-from cosmos1.data.token_preparation import (
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import sha256_of_json, write_json
+from cosmos1.data.formats.indexed_file import write_indexed_file
+from cosmos1.data.preparing.leading_clip import PlannedClip, plan_leading_clips
+from cosmos1.data.preparing.output_folder import claim_output_folder, rank_and_world_size
+from cosmos1.data.preparing.token_preparation import (
     ClipEncoder,
     ClipShape,
     add_clip_options,
@@ -33,6 +27,7 @@ from cosmos1.data.token_preparation import (
     clip_shape_of,
     short_clip_lines,
 )
+from cosmos1.data.sources.clip_plan import list_mp4_files
 from cosmos1.errors import ConfigError, DataError
 
 OUTPUT = "--output_prefix"
@@ -173,7 +168,7 @@ def report(arguments: argparse.Namespace, folders: list[Path], facts: dict) -> N
     print(f"{num_written} clips of {facts['num_tokens']} tokens are in {arguments.output_prefix}; {num_failed} failed")
     shards = arguments.output_prefix / "shards"
     if arguments.format == "energon" and not shards.exists():
-        from cosmos1.data.token_shards import pack_token_shards
+        from cosmos1.data.formats.token_shards import pack_token_shards
 
         counts = pack_token_shards(
             [folder for folder in folders if read_records(folder)],

@@ -18,23 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.bridge import SPLITS as BRIDGE_SPLITS
-from cosmos1.data.captioned_videos import CaptionedVideo, read_captioned_videos
-from cosmos1.data.instructions import read_bridge_instructions, read_instruction_folder
-from cosmos1.data.leading_clip import PlannedClip, plan_leading_clips
-from cosmos1.data.preparation import (
-    Progress,
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.formats.token_facts import video2world_ids
+from cosmos1.data.preparing.leading_clip import PlannedClip, plan_leading_clips
+from cosmos1.data.preparing.output_folder import (
     claim_output_folder,
     rank_and_world_size,
     report_failures,
-    run_command,
-    sha256_of_json,
     share_of_rank,
-    write_json,
-    write_tensor,
 )
-from cosmos1.data.token_facts import video2world_ids
-from cosmos1.data.token_preparation import (
+from cosmos1.data.preparing.token_preparation import (
     ClipEncoder,
     ClipShape,
     add_clip_options,
@@ -42,6 +36,9 @@ from cosmos1.data.token_preparation import (
     clip_shape_of,
     short_clip_lines,
 )
+from cosmos1.data.sources.bridge import SPLITS as BRIDGE_SPLITS
+from cosmos1.data.sources.captioned_videos import CaptionedVideo, read_captioned_videos
+from cosmos1.data.sources.instructions import read_bridge_instructions, read_instruction_folder
 from cosmos1.errors import ConfigError, DataError
 
 OUTPUT = "--output_dir"
@@ -160,7 +157,7 @@ class SampleWriter:
     def __init__(self, arguments: argparse.Namespace, shape: ClipShape):
         import torch
 
-        from cosmos1.data.latent_writer import choose_device
+        from cosmos1.data.preparing.latent_writer import choose_device
         from cosmos1.models.tokenizers.text import build_text_encoder
 
         self.folder = arguments.output_dir

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.camera_folder import CAMERAS_PART, PLUCKER_PART, pack_cameras
-from cosmos1.data.cameras import plucker_embeddings
-from cosmos1.data.captions import read_captions
-from cosmos1.data.clip_plan import draw_starts
-from cosmos1.data.latent_sample import SPATIAL_FACTOR, TEXT_PARTS
-from cosmos1.data.latent_writer import (
+from cosmos1.data.command_line import run_command
+from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.formats.camera_sample import CAMERAS_PART, PLUCKER_PART, pack_cameras
+from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR, TEXT_PARTS
+from cosmos1.data.geometry.cameras import plucker_embeddings
+from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras, letterbox_frames, padding_mask
+from cosmos1.data.preparing.latent_writer import (
     LatentEncoder,
     add_encoder_options,
     check_sizes,
@@ -32,9 +33,10 @@ from cosmos1.data.latent_writer import (
     video_parts,
     write_samples,
 )
-from cosmos1.data.letterbox import letterbox, letterbox_cameras, letterbox_frames, padding_mask
-from cosmos1.data.nerfstudio import Scene, find_scenes, read_scene
-from cosmos1.data.preparation import rank_and_world_size, run_command, sha256_of_json, write_json, write_tensor
+from cosmos1.data.preparing.output_folder import rank_and_world_size
+from cosmos1.data.sources.captions import read_captions
+from cosmos1.data.sources.clip_plan import draw_starts
+from cosmos1.data.sources.nerfstudio import Scene, find_scenes, read_scene
 from cosmos1.errors import ConfigError, DataError
 
 DEFAULT_CAPTION = "A video of a camera moving"

@@ -12,9 +12,10 @@ import argparse
 import io
 from pathlib import Path
 
-from cosmos1.data.clip_plan import list_mp4_files
-from cosmos1.data.latent_writer import choose_device
-from cosmos1.data.preparation import Progress, run_command, write_bytes
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import write_bytes
+from cosmos1.data.preparing.latent_writer import choose_device
+from cosmos1.data.sources.clip_plan import list_mp4_files
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS, VIDEO_TOKENIZER_NAMES, is_weight_free
 

@@ -18,19 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.actions import bridge_actions, euler_angles
-from cosmos1.data.lerobot import LeRobotDataset, LeRobotEpisode, open_lerobot
-from cosmos1.data.preparation import (
-    Progress,
+from cosmos1.data.batches.sampler import held_out_names
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import sha256_of_json, write_bytes
+from cosmos1.data.geometry.actions import bridge_actions
+from cosmos1.data.geometry.rotations import euler_angles, rotation_of_quaternion
+from cosmos1.data.preparing.output_folder import (
     claim_output_folder,
     rank_and_world_size,
     report_failures,
-    run_command,
-    sha256_of_json,
     share_of_rank,
-    write_bytes,
 )
-from cosmos1.data.sampler import held_out_names
+from cosmos1.data.sources.lerobot import LeRobotDataset, LeRobotEpisode, open_lerobot
 from cosmos1.data.video import write_video
 from cosmos1.errors import ConfigError, DataError
 
@@ -49,7 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--action", choices=("column", "relative_pose"), default="column", help="what an action is")
     add("--action_key", default="action", help="column of --action column")
     add(
-        "--normalize", choices=("none", "quantile"), default="none", help="of --action column: 1 % and 99 % to -1 and 1"
+        "--normalize",
+        choices=("none", "quantile"),
+        default="none",
+        help="of --action column: 1 %% and 99 %% to -1 and 1",
     )
     add("--state_key", default="observation.state", help="column of states")
     add("--state_layout", choices=tuple(STATE_LAYOUTS), help="meaning of the state, for --action relative_pose")
@@ -122,13 +124,7 @@ def _angles_of_quaternions(quaternions_N4: np.ndarray, where: str) -> np.ndarray
         raise DataError(
             f"{where}: row {np.abs(norms - 1).argmax()}: the quaternion has length {norms.max():g}, 1 is needed."
         )
-    x, y, z, w = (quaternions_N4 / norms[:, None]).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return euler_angles(np.moveaxis(np.array(rows), 2, 0))
+    return euler_angles(rotation_of_quaternion(quaternions_N4[:, [3, 0, 1, 2]]))
 
 
 def normalization(arguments: argparse.Namespace, motions: list[Motion]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,12 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos1.data.clip_plan import draw_starts
-from cosmos1.data.latent_sample import TEXT_PARTS
-from cosmos1.data.latent_writer import (
+from cosmos1.data.command_line import run_command
+from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.formats.latent_sample import TEXT_PARTS
+from cosmos1.data.geometry.rigs import SIX_CAMERAS, Rig, load_rig
+from cosmos1.data.geometry.trajectories import trajectory_of_track
+from cosmos1.data.preparing.latent_writer import (
     LatentEncoder,
     add_encoder_options,
     check_sizes,
@@ -27,7 +30,10 @@ from cosmos1.data.latent_writer import (
     video_parts,
     write_samples,
 )
-from cosmos1.data.multiview_clips import (
+from cosmos1.data.preparing.output_folder import rank_and_world_size
+from cosmos1.data.preparing.view_text import multiview_text, view_descriptions
+from cosmos1.data.sources.clip_plan import draw_starts
+from cosmos1.data.sources.multiview_clips import (
     FramePicks,
     MultiviewClip,
     list_clips,
@@ -36,11 +42,7 @@ from cosmos1.data.multiview_clips import (
     read_views,
     reference_times,
 )
-from cosmos1.data.multiview_tars import TarClips
-from cosmos1.data.preparation import rank_and_world_size, run_command, sha256_of_json, write_json, write_tensor
-from cosmos1.data.rigs import SIX_CAMERAS, Rig, load_rig
-from cosmos1.data.trajectories import trajectory_of_track
-from cosmos1.data.view_text import multiview_text, view_descriptions
+from cosmos1.data.sources.multiview_tars import TarClips
 from cosmos1.errors import DataError
 
 

@@ -16,9 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.action_frames import read_source_facts
-from cosmos1.data.actions import ACTION_CONVENTIONS
-from cosmos1.data.bridge import (
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.formats.action_frames import read_source_facts
+from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
+from cosmos1.data.preparing.latent_writer import choose_device, discrete_tokenizer
+from cosmos1.data.preparing.output_folder import (
+    check_output_folder,
+    claim_output_folder,
+    rank_and_world_size,
+    share_of_rank,
+)
+from cosmos1.data.sources.bridge import (
     SPLITS,
     Episode,
     actions_between,
@@ -28,18 +37,6 @@ from cosmos1.data.bridge import (
     list_annotations,
     read_episode,
     read_state_file,
-)
-from cosmos1.data.latent_writer import choose_device, discrete_tokenizer
-from cosmos1.data.preparation import (
-    Progress,
-    check_output_folder,
-    claim_output_folder,
-    rank_and_world_size,
-    run_command,
-    sha256_of_json,
-    share_of_rank,
-    write_json,
-    write_tensor,
 )
 from cosmos1.data.video import count_frames, probe_video, read_video, resize_frames
 from cosmos1.errors import ConfigError, DataError

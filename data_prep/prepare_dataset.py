@@ -11,10 +11,12 @@ caption; videos without one get --prompt. Any number of ranks writes the same fi
 import argparse
 from pathlib import Path
 
-from cosmos1.data.clip_plan import PlannedVideo, list_mp4_files, plan_videos, repeated_chunk_warnings
-from cosmos1.data.clip_writer import write_clips
-from cosmos1.data.latent_writer import add_encoder_options, check_sizes, encoder_names, settle_encoders
-from cosmos1.data.preparation import rank_and_world_size, run_command, sha256_of_json
+from cosmos1.data.command_line import run_command
+from cosmos1.data.files import sha256_of_json
+from cosmos1.data.preparing.clip_writer import write_clips
+from cosmos1.data.preparing.latent_writer import add_encoder_options, check_sizes, encoder_names, settle_encoders
+from cosmos1.data.preparing.output_folder import rank_and_world_size
+from cosmos1.data.sources.clip_plan import PlannedVideo, list_mp4_files, plan_videos, repeated_chunk_warnings
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,18 +13,20 @@ writes. torchrun shares the work; any number of ranks writes the same files.
 import argparse
 from pathlib import Path
 
-from cosmos1.data.action_frames import BRIDGE_CONTROL_RATE_HZ
-from cosmos1.data.bridge import SPLITS
-from cosmos1.data.clip_plan import PlannedVideo
-from cosmos1.data.clip_writer import write_clips
-from cosmos1.data.instructions import (
+from cosmos1.data.command_line import run_command
+from cosmos1.data.files import sha256_of_json
+from cosmos1.data.formats.action_frames import BRIDGE_CONTROL_RATE_HZ
+from cosmos1.data.preparing.clip_writer import write_clips
+from cosmos1.data.preparing.latent_writer import add_encoder_options, check_sizes, encoder_names, settle_encoders
+from cosmos1.data.preparing.output_folder import rank_and_world_size
+from cosmos1.data.sources.bridge import SPLITS
+from cosmos1.data.sources.clip_plan import PlannedVideo
+from cosmos1.data.sources.instructions import (
     plan_instructions,
     read_bridge_instructions,
     read_instruction_folder,
     with_frame_rate,
 )
-from cosmos1.data.latent_writer import add_encoder_options, check_sizes, encoder_names, settle_encoders
-from cosmos1.data.preparation import rank_and_world_size, run_command, sha256_of_json
 from cosmos1.errors import DataError
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.latent_folder import LatentFolderDataModule
-from cosmos1.data.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
-from cosmos1.data.preparation import Progress, run_command, tensor_bytes, write_json
-from cosmos1.data.shard_writer import whole_folder, write_energon_metadata, write_shards
+from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.files import tensor_bytes, write_json
+from cosmos1.data.formats.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
+from cosmos1.data.formats.shard_writer import whole_folder, write_energon_metadata, write_shards
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import DataError
 
 PLAIN_FORMAT = "cosmos latent folder"

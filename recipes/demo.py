@@ -136,7 +136,7 @@ class Demo:
 
 def _size_like(folder: Path) -> tuple[int, int]:
     """A small size with about the shape of the first video; an even number of token rows divides by TP=2."""
-    from cosmos1.data.clip_plan import list_mp4_files
+    from cosmos1.data.sources.clip_plan import list_mp4_files
     from cosmos1.data.video import probe_video
 
     info = probe_video(list_mp4_files(folder)[0])

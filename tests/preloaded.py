@@ -5,7 +5,7 @@ import torch.distributed.checkpoint  # noqa: F401
 import torch.distributed.fsdp  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
-import cosmos1.data.latent_folder  # noqa: F401
+import cosmos1.data.modules.latent_folder  # noqa: F401
 import cosmos1.models.diffusion.model  # noqa: F401
 from cosmos1.parallel import megatron
 

@@ -6,6 +6,7 @@ Frames are numpy arrays (T, H, W, 3), uint8, RGB, upright (the rotation recorded
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,6 +155,29 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     channels_first = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
     resized = interpolate(channels_first, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
     return resized.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def cover_and_crop(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """Turn frames (T, H, W, 3) uint8 into a float32 clip (1, 3, T, height, width) in [-1, 1].
+
+    The picture is scaled by the larger of the two ratios, sides rounded up (bilinear with antialiasing, without
+    rounding the values), and cut at the centre; its proportions are kept.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    source_height, source_width = pixels.shape[2:]
+    # As fractions: in floating point 640 / 480 * 480 may end above 640, and rounding up would add a row.
+    if height * source_width >= width * source_height:
+        size = (height, math.ceil(source_width * height / source_height))
+    else:
+        size = (math.ceil(source_height * width / source_width), width)
+    if size != (source_height, source_width):
+        pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+    top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
+    cropped = pixels[:, :, top : top + height, left : left + width]
+    return cropped.permute(1, 0, 2, 3)[None].contiguous() / 127.5 - 1.0
 
 
 def frames_to_tensor(frames: np.ndarray) -> torch.Tensor:

@@ -10,7 +10,7 @@ writes results.json, report.html (open it in a browser) and contact_sheets/ into
 import argparse
 from pathlib import Path
 
-from cosmos1.data.preparation import run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.evaluation import (
     action_following,
     camera_pose,

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
-from cosmos1.data.actions import BRIDGE_ACTION_DIM, relative_motions
+from cosmos1.data.geometry.actions import BRIDGE_ACTION_DIM, relative_motions
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.evaluation.command_gap import add_command_options, generated_videos, measure_commands
 from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, report_controls
@@ -57,7 +57,7 @@ def motion_scores(generated: "np.ndarray", action: "np.ndarray") -> Dict[str, fl
     """
     import numpy as np
 
-    from cosmos1.data.arm_drawing import find_gripper
+    from cosmos1.data.demo_worlds.arm_drawing import find_gripper
 
     poses = [find_gripper(frame) for frame in generated]
     errors, turns, commanded = [], [], []
@@ -133,7 +133,7 @@ class _ActionEvaluation:
     """Scores of videos against the episodes of a tree; each video is read once."""
 
     def __init__(self, options: argparse.Namespace):
-        from cosmos1.data.bridge import read_episodes
+        from cosmos1.data.sources.bridge import read_episodes
         from cosmos1.models.tokenizers.video import build_video_tokenizer
         from cosmos1.parallel.device import device
 

@@ -18,7 +18,7 @@ from cosmos1.evaluation.geometry import Motion, rotation_error_degrees
 if TYPE_CHECKING:
     import numpy as np
 
-    from cosmos1.data.cameras import CameraPath
+    from cosmos1.data.geometry.cameras import CameraPath
 
 SMALLEST_MOTION = 0.02  # of the largest distance in a command; below it, a direction means nothing
 ROTATION = ControlScore("rotation_error", "rotation error", "degrees", False)
@@ -60,7 +60,7 @@ class _CameraEvaluation:
     """Scores of (video, command) pairs; each video is read and its cameras are estimated once."""
 
     def __init__(self, options: argparse.Namespace, videos: Dict[str, Path]):
-        from cosmos1.data.room_world import furnished_room
+        from cosmos1.data.demo_worlds.room_world import furnished_room
 
         self.options, self.videos = options, videos
         self.world = furnished_room(demo_world_seed(options.cameras, "camera")) if options.demo_world else None
@@ -70,7 +70,7 @@ class _CameraEvaluation:
 
     def score(self, video: str, command: str) -> Scores:
         """Errors of one video under one command, which is taken to start where the video's own command starts."""
-        from cosmos1.data.cameras import CameraPath, relative_to_first
+        from cosmos1.data.geometry.cameras import CameraPath, relative_to_first
 
         own, commanded = self.command(video), self.command(command)
         motion, median_depth = self.estimate(video)
@@ -87,7 +87,7 @@ class _CameraEvaluation:
         return read_video(self.videos[video])
 
     def _command(self, name: str) -> "CameraPath":
-        from cosmos1.data.camera_files import cameras_for_video, read_camera_path
+        from cosmos1.data.sources.camera_files import cameras_for_video, read_camera_path
         from cosmos1.data.video import count_frames, probe_video
 
         found = [
@@ -103,7 +103,7 @@ class _CameraEvaluation:
         """Cameras of a video, and the median depth of its first frame where that is known."""
         import numpy as np
 
-        from cosmos1.data.room_world import render_view
+        from cosmos1.data.demo_worlds.room_world import render_view
         from cosmos1.evaluation.alignment import align_with_world
         from cosmos1.evaluation.geometry import poses_without_depth
 
@@ -119,7 +119,7 @@ class _CameraEvaluation:
         return poses_without_depth(frames, command.intrinsics), None
 
     def _world_psnr(self, frames: "np.ndarray", path: "CameraPath") -> float:
-        from cosmos1.data.room_world import render_path
+        from cosmos1.data.demo_worlds.room_world import render_path
         from cosmos1.evaluation.metrics import psnr
 
         # The first frame is given, not generated.

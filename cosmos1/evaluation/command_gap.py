@@ -30,7 +30,7 @@ def measure_commands(
 
     `score(video, command)` returns numbers by score name. Raises DataError for fewer than two videos.
     """
-    from cosmos1.data.preparation import Progress
+    from cosmos1.data.command_line import Progress
 
     if len(names) < 2:
         raise DataError(f"{len(names)} videos: at least 2 are needed to compare a command with that of another video.")

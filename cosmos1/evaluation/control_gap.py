@@ -53,7 +53,7 @@ def report_controls(results: Dict[str, Any], output: Optional[Path]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from cosmos1.data.preparation import write_json
+    from cosmos1.data.files import write_json
     from cosmos1.evaluation.table import heading
 
     table = Table(title=f"{len(results['videos'])} videos")

@@ -2,7 +2,7 @@
 """Camera motion from pictures, with OpenCV: point tracks, poses up to scale, epipolar errors.
 
 Frames are (T, H, W, 3) uint8 RGB. Intrinsics are fx, fy, cx, cy in pixels, the first pixel's centre at (0.5, 0.5).
-Poses are those of cosmos1/data/cameras.py: camera to world, OpenCV axes.
+Poses are those of cosmos1/data/geometry/cameras.py: camera to world, OpenCV axes.
 """
 
 from dataclasses import dataclass

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
 
 def read_samples(folder: Path, count: int) -> "List[Dict[str, torch.Tensor]]":
     """The first `count` samples of a folder of cached latents, each a batch of one. Raises what the data module raises."""
-    from cosmos1.data.latent_folder import LatentFolderDataModule
+    from cosmos1.data.modules.latent_folder import LatentFolderDataModule
     from cosmos1.training.sampling import held_out_samples
 
     data = LatentFolderDataModule(path=str(folder), validation_path=str(folder), num_workers=0)

@@ -19,7 +19,7 @@ CHART_WIDTH, CHART_HEIGHT, CHART_MARGIN = 560, 64, 4
 
 def write_report(results: Dict[str, Any], output: Path) -> None:
     """Write report.html for `results` (what `evaluate` returns) into the folder `output`."""
-    from cosmos1.data.preparation import write_bytes
+    from cosmos1.data.files import write_bytes
 
     pairwise = {name: summary for name, summary in results["metrics"].items() if "mean" in summary}
     body = [

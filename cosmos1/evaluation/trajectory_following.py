@@ -51,8 +51,8 @@ class _TrajectoryEvaluation:
     """Scores of (video, trajectory) pairs; the motion of each video is estimated once."""
 
     def __init__(self, options: argparse.Namespace, videos: Dict[str, Path]):
-        from cosmos1.data.posed_worlds import demo_hall
-        from cosmos1.data.rigs import load_rig
+        from cosmos1.data.demo_worlds.posed_worlds import demo_hall
+        from cosmos1.data.geometry.rigs import load_rig
 
         self.options, self.videos = options, videos
         rig = load_rig(options.rig)
@@ -72,7 +72,7 @@ class _TrajectoryEvaluation:
         return path_errors(positions, motion.found, self.command(command), fps, has_scale=self.world is not None)
 
     def _command(self, name: str) -> "np.ndarray":
-        from cosmos1.data.trajectories import read_trajectory
+        from cosmos1.data.geometry.trajectories import read_trajectory
 
         path = self.options.trajectories / f"{name}.json"
         if not path.exists():
@@ -83,7 +83,7 @@ class _TrajectoryEvaluation:
         """Motion of the camera, and the video's frame rate."""
         import numpy as np
 
-        from cosmos1.data.room_world import render_view
+        from cosmos1.data.demo_worlds.room_world import render_view
         from cosmos1.data.video import probe_video, read_video
         from cosmos1.evaluation.alignment import align_with_world
 
@@ -98,7 +98,7 @@ class _TrajectoryEvaluation:
         return align_with_world(frames, intrinsics, show, pose), fps
 
     def _first_rig_pose(self, video: str) -> "np.ndarray":
-        from cosmos1.data.trajectories import interpolate, read_track
+        from cosmos1.data.geometry.trajectories import interpolate, read_track
 
         track = read_track(self.options.demo_world / "trajectory" / f"{video}.json")
         return interpolate(track, track.times_us[:1])[0]
@@ -125,7 +125,7 @@ def path_errors(
     """
     import numpy as np
 
-    from cosmos1.data.trajectories import HORIZON_SECONDS, STEP_SECONDS, decode_positions
+    from cosmos1.data.geometry.trajectories import HORIZON_SECONDS, STEP_SECONDS, decode_positions
 
     seconds = np.arange(len(positions)) / fps
     used = found & (seconds <= HORIZON_SECONDS) & (seconds > 0)

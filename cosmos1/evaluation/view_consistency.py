@@ -19,7 +19,7 @@ from cosmos1.evaluation.geometry import camera_matrix, load_opencv, sampson_erro
 if TYPE_CHECKING:
     import numpy as np
 
-    from cosmos1.data.rigs import RigCamera
+    from cosmos1.data.geometry.rigs import RigCamera
 
 SCORES = (
     ControlScore("sampson_error", "median Sampson error of matches", "pixels", False),
@@ -43,7 +43,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> Dict:
     """Measure all videos, print and write the result."""
-    from cosmos1.data.rigs import load_rig
+    from cosmos1.data.geometry.rigs import load_rig
     from cosmos1.data.video import read_video
 
     cameras = load_rig(options.rig).cameras

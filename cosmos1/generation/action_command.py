@@ -5,8 +5,8 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cosmos1.data.actions import ACTION_CONVENTIONS
-from cosmos1.data.bridge import SPLITS, Episode, read_episode, read_episodes
+from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
+from cosmos1.data.sources.bridge import SPLITS, Episode, read_episode, read_episodes
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES

@@ -11,9 +11,9 @@ from megatron.core import dist_checkpointing
 
 from cosmos1 import hub
 from cosmos1.checkpoint import folders, formats
-from cosmos1.data.action_frames import NOT_RECORDED, STATE_KEY, ActionFrames
-from cosmos1.data.actions import ACTION_CONVENTIONS
-from cosmos1.data.bridge import Episode, actions_between, check_convention, check_poses
+from cosmos1.data.formats.action_frames import NOT_RECORDED, STATE_KEY, ActionFrames
+from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
+from cosmos1.data.sources.bridge import Episode, actions_between, check_convention, check_poses
 from cosmos1.data.video import frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.generator import VideoGenerator

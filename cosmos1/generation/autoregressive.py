@@ -10,9 +10,8 @@ import torch
 
 from cosmos1 import hub
 from cosmos1.checkpoint import formats, networks
-from cosmos1.data.leading_clip import cover_and_crop
-from cosmos1.data.letterbox import letterbox, letterbox_frames
-from cosmos1.data.video import frames_to_tensor, resize_frames, tensor_to_frames
+from cosmos1.data.geometry.letterbox import letterbox, letterbox_frames
+from cosmos1.data.video import cover_and_crop, frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.generation.action_control import windows
 from cosmos1.generation.generator import open_network, recorded_settings

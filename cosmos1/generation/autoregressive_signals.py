@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.actions import ACTION_CONVENTIONS
+from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.action_command import first_picture
 from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
@@ -110,7 +110,7 @@ def _read_views(options: argparse.Namespace, task: "AutoregressiveModel", signal
 def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel") -> "torch.Tensor":
     import torch
 
-    from cosmos1.data.bridge import actions_between, read_episode
+    from cosmos1.data.sources.bridge import actions_between, read_episode
     from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, steps_of
 
     path = Path(options.action_annotation_path)
@@ -132,9 +132,9 @@ def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel") -> "
 def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames: "np.ndarray") -> "torch.Tensor":
     import torch
 
-    from cosmos1.data.cameras import plucker_embeddings
-    from cosmos1.data.letterbox import letterbox, padding_mask
-    from cosmos1.data.token_folder import rays_of_tokens
+    from cosmos1.data.geometry.cameras import plucker_embeddings
+    from cosmos1.data.geometry.letterbox import letterbox, padding_mask
+    from cosmos1.data.modules.token_folder import rays_of_tokens
     from cosmos1.generation.generator import VideoShape
     from cosmos1.models.tokenizers.token_grid import clip_shape
 

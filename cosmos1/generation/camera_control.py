@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosmos1.data.cameras import NAMED_PATHS
+from cosmos1.data.geometry.cameras import NAMED_PATHS
 from cosmos1.errors import ConfigError
 from cosmos1.generation import command
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from cosmos1.data.cameras import CameraPath
+    from cosmos1.data.geometry.cameras import CameraPath
     from cosmos1.generation.generator import VideoShape
 
 PROGRAM = "recipes/generate/camera_control.py"
@@ -113,8 +113,8 @@ def read_shot(
     """
     import torch
 
-    from cosmos1.data.cameras import plucker_embeddings
-    from cosmos1.data.letterbox import letterbox, letterbox_frames, padding_mask
+    from cosmos1.data.geometry.cameras import plucker_embeddings
+    from cosmos1.data.geometry.letterbox import letterbox, letterbox_frames, padding_mask
 
     options = command.options_of(options, request, PER_VIDEO)
     frames = _given_frames(options, request)
@@ -131,14 +131,14 @@ def read_shot(
 def _frames_of_latents(alignment: str, num_frames: int) -> "np.ndarray":
     import numpy as np
 
-    from cosmos1.data.cameras import latent_frames
+    from cosmos1.data.geometry.cameras import latent_frames
 
     frames = latent_frames(num_frames)
     return frames if alignment == "latent" else np.arange(len(frames))
 
 
 def _given_frames(options: argparse.Namespace, request: command.Request) -> "np.ndarray":
-    from cosmos1.data.nerfstudio import read_scene
+    from cosmos1.data.sources.nerfstudio import read_scene
     from cosmos1.generation.generator import read_given_frames
 
     picture = request.visual_input or options.conditioned_image_or_video_path
@@ -159,8 +159,8 @@ def chosen_cameras(
     """One camera per frame of the video, for pictures of its size."""
     import numpy as np
 
-    from cosmos1.data.camera_files import cameras_for_video, read_camera_path
-    from cosmos1.data.cameras import CameraPath, named_path
+    from cosmos1.data.geometry.cameras import CameraPath, named_path
+    from cosmos1.data.sources.camera_files import cameras_for_video, read_camera_path
 
     if (options.camera_extrinsics_path is None) == (options.camera_path is None):
         raise ConfigError(f"give either --camera_extrinsics_path or --camera_path {{{','.join(NAMED_PATHS)}}}")
@@ -189,7 +189,7 @@ def _field_of_view(degrees: float) -> float:
 
 def save(shot: Shot, prompt: str, frames: "np.ndarray", rays: "dict[str, Any]") -> None:
     """The mp4, what repeats it, and its cameras as a file that this command reads again."""
-    from cosmos1.data.camera_files import write_camera_path
+    from cosmos1.data.sources.camera_files import write_camera_path
 
     command.save(shot.request, prompt, frames, shot.options, rays)
     folder = shot.request.save_path.parent / "cameras"

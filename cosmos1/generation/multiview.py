@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.latent_sample import NUM_TEXT_TOKENS, TEXT_WIDTH
+from cosmos1.data.formats.latent_sample import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from cosmos1.data.rigs import Rig
+    from cosmos1.data.geometry.rigs import Rig
     from cosmos1.generation.generator import VideoGenerator, VideoShape
     from cosmos1.models.diffusion.model import DiffusionModel
 
@@ -56,7 +56,7 @@ class Drive:
 
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
-    from cosmos1.data.rigs import load_rig
+    from cosmos1.data.geometry.rigs import load_rig
     from cosmos1.generation.generator import VideoShape
     from cosmos1.parallel import process_groups
 
@@ -221,7 +221,7 @@ def view_texts(generator: "VideoGenerator", rig: "Rig", captions: "list[list[str
     caption. With shared text ``[1, 512, 1024]``: the first caption alone. A sample without any caption has no text, zeros."""
     import torch
 
-    from cosmos1.data.view_text import multiview_text
+    from cosmos1.data.preparing.view_text import multiview_text
 
     if generator.task.config.views.shared_text:
         return list(generator.embed([sample[0] for sample in captions]).split(1))

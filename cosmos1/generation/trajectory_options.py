@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.trajectories import NUM_VALUES, PRESETS, preset_trajectory, read_trajectory
+from cosmos1.data.geometry.trajectories import NUM_VALUES, PRESETS, preset_trajectory, read_trajectory
 from cosmos1.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Literal
 
 import nemo_run as run
 
-from cosmos1.data.indexed_tokens import IndexedTokensDataModule
-from cosmos1.data.token_clips import TokenClipsDataModule
+from cosmos1.data.modules.indexed_tokens import IndexedTokensDataModule
+from cosmos1.data.modules.token_clips import TokenClipsDataModule
 from cosmos1.models.autoregressive.config import SIZES, GPTConfig
 from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.models.autoregressive.objective_config import NextTokenObjective

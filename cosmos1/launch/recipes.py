@@ -5,8 +5,8 @@ from typing import Literal
 
 import nemo_run as run
 
-from cosmos1.data.energon import EnergonDataModule
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.modules.energon import EnergonDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.models.diffusion.config import SIZES, DiTConfig
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning

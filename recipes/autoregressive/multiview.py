@@ -14,7 +14,7 @@ from typing import Literal
 import nemo_run as run
 
 from cosmos1.conditioning.token_settings import TrajectoryRows, ViewTokens
-from cosmos1.data.token_folder import MultiviewTokensDataModule
+from cosmos1.data.modules.token_folder import MultiviewTokensDataModule
 from cosmos1.launch.autoregressive_recipes import autoregressive_recipe
 from cosmos1.launch.cli import main
 from cosmos1.launch.recipes import with_data, with_new_layers

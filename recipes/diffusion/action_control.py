@@ -15,8 +15,8 @@ import nemo_run as run
 
 from cosmos1.checkpoint.export_callback import ExportPt
 from cosmos1.conditioning.settings import ActionConditioning
-from cosmos1.data.action_pairs import ActionPairsDataModule
-from cosmos1.data.bridge_pixels import BridgePixelsDataModule
+from cosmos1.data.modules.action_pairs import ActionPairsDataModule
+from cosmos1.data.modules.bridge_pixels import BridgePixelsDataModule
 from cosmos1.launch.cli import main
 from cosmos1.launch.recipes import diffusion_recipe, with_data, with_new_layers
 from cosmos1.models.diffusion.objective_config import VideoConditioning

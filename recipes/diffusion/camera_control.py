@@ -13,7 +13,7 @@ from typing import Literal
 import nemo_run as run
 
 from cosmos1.conditioning.settings import CameraConditioning
-from cosmos1.data.camera_folder import CameraFolderDataModule
+from cosmos1.data.modules.camera_folder import CameraFolderDataModule
 from cosmos1.launch.cli import main
 from cosmos1.launch.recipes import diffusion_recipe, with_data, with_new_layers
 from cosmos1.models.diffusion.objective_config import VideoConditioning

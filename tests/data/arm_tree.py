@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from cosmos1.data.arm_world import write_arm_world
+from cosmos1.data.demo_worlds.arm_world import write_arm_world
 
 _written: dict = {}
 

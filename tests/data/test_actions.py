@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
-from cosmos1.data.actions import bridge_actions, euler_angles, moved_pose, relative_motions, rotation_matrices
-from cosmos1.data.bridge import Episode, actions_between, check_convention
+from cosmos1.data.geometry.actions import bridge_actions, moved_pose, relative_motions
+from cosmos1.data.geometry.rotations import euler_angles, rotation_matrices
+from cosmos1.data.sources.bridge import Episode, actions_between, check_convention
 from cosmos1.errors import ConfigError
 
 STATES = np.array(

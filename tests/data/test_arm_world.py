@@ -6,10 +6,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from cosmos1.data.actions import relative_motions
-from cosmos1.data.arm_drawing import ArmRenderer, Block, find_gripper
-from cosmos1.data.arm_world import ArmEpisode, render_episode, sample_episode, write_arm_world
-from cosmos1.data.bridge import read_episodes, read_state_file
+from cosmos1.data.demo_worlds.arm_drawing import ArmRenderer, Block, find_gripper
+from cosmos1.data.demo_worlds.arm_world import ArmEpisode, render_episode, sample_episode, write_arm_world
+from cosmos1.data.geometry.actions import relative_motions
+from cosmos1.data.sources.bridge import read_episodes, read_state_file
 from cosmos1.data.video import read_video
 from cosmos1.errors import ConfigError
 from tests.data.arm_tree import arm_tree

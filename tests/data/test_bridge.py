@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from cosmos1.data.bridge import check_frame_count, read_episodes, read_state_file
+from cosmos1.data.sources.bridge import check_frame_count, read_episodes, read_state_file
 from cosmos1.errors import ConfigError, DataError
 from tests.data.arm_tree import arm_tree, change, read
 

@@ -8,8 +8,8 @@ from itertools import islice
 import pytest
 import torch
 
-from cosmos1.data.bridge import actions_between, read_episodes
-from cosmos1.data.bridge_pixels import BridgePixelsDataModule
+from cosmos1.data.modules.bridge_pixels import BridgePixelsDataModule
+from cosmos1.data.sources.bridge import actions_between, read_episodes
 from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, write_video
 from cosmos1.errors import ConfigError, DataError
 from tests.data.arm_tree import arm_tree, change, read

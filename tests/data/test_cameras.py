@@ -4,8 +4,7 @@
 import numpy as np
 import pytest
 
-from cosmos1.data.camera_files import cameras_for_video, read_camera_path, write_camera_path
-from cosmos1.data.cameras import (
+from cosmos1.data.geometry.cameras import (
     CameraPath,
     check_poses,
     latent_frames,
@@ -15,7 +14,8 @@ from cosmos1.data.cameras import (
     relative_to_first,
     scaled_translations,
 )
-from cosmos1.data.letterbox import letterbox, letterbox_cameras, letterbox_frames, padding_mask
+from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras, letterbox_frames, padding_mask
+from cosmos1.data.sources.camera_files import cameras_for_video, read_camera_path, write_camera_path
 from cosmos1.errors import ConfigError, DataError
 from tests.data.posed import scene_files, transforms, write_zip
 

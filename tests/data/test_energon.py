@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.energon import EnergonDataModule
-from cosmos1.data.energon_samples import decode_sample, read_shard_sample
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.formats.energon_samples import decode_sample, read_shard_sample
+from cosmos1.data.modules.energon import EnergonDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 from data_prep import shard
 
@@ -182,7 +182,7 @@ def test_pickle_that_would_run_code_is_refused():
             return (print, ("executed",))
 
     parts = {"pth": to_bytes(torch.ones(16, 2, 4, 6)), "pickle": pickle.dumps(Harmful())}
-    with pytest.raises(DataError, match="names builtins.print"):
+    with pytest.raises(DataError, match="sample k: part pickle: holds a builtins.print"):
         decode_sample(parts, "k", 0, with_conditioning=False)
 
 

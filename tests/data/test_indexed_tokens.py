@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.indexed_file import write_indexed_file
-from cosmos1.data.indexed_tokens import IndexedTokensDataModule
+from cosmos1.data.formats.indexed_file import write_indexed_file
+from cosmos1.data.modules.indexed_tokens import IndexedTokensDataModule
 from cosmos1.errors import ConfigError, DataError
 from tests.data.token_files import GRID, NUM_TOKENS, document, write_documents
 

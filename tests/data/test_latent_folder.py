@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 from tests.data.conftest import write_sample
 
@@ -250,7 +250,11 @@ def test_short_text_is_padded_with_zero_rows(tmp_path):
 @pytest.mark.parametrize("ending", ["pass", "raise RuntimeError('crash')"])
 def test_a_process_ends_although_its_workers_do_not_hear_termination(tmp_path, ending):
     script = tmp_path / "script.py"
-    lines = ["import torch", "from cosmos1.data.loader import load_batches", "load = lambda p: {'x': torch.tensor(p)}"]
+    lines = [
+        "import torch",
+        "from cosmos1.data.batches.loader import load_batches",
+        "load = lambda p: {'x': torch.tensor(p)}",
+    ]
     lines += [
         "batches = load_batches(iter([[i] for i in range(10**6)]), load, 2, 2)",
         "print(next(batches)['x'].item())",

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cosmos1.data.multiview_clips import (
+from cosmos1.data.sources.multiview_clips import (
     MultiviewClip,
     check_timestamps,
     pick_frames,

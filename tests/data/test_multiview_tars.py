@@ -10,8 +10,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from cosmos1.data.multiview_tars import TarClips
-from cosmos1.data.trajectories import drive, trajectory_of_track
+from cosmos1.data.geometry.trajectories import drive, trajectory_of_track
+from cosmos1.data.sources.multiview_tars import TarClips
 from cosmos1.data.video import write_video
 from cosmos1.errors import DataError
 

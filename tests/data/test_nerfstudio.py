@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from cosmos1.data.cameras import opencv_from_opengl
-from cosmos1.data.nerfstudio import find_scenes, read_scene
+from cosmos1.data.geometry.cameras import opencv_from_opengl
+from cosmos1.data.sources.nerfstudio import find_scenes, read_scene
 from cosmos1.errors import DataError
 from tests.data.posed import png, scene_files, transforms, write_zip
 

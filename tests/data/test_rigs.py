@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cosmos1.data.rigs import load_rig, pose_in_rig, read_rig, rig_json, six_camera_rig
+from cosmos1.data.geometry.rigs import load_rig, pose_in_rig, read_rig, rig_json, six_camera_rig
 from cosmos1.errors import ConfigError, DataError
 
 FORWARD, LEFT, UP = np.eye(3)

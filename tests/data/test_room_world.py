@@ -6,12 +6,19 @@ import json
 import numpy as np
 import pytest
 
-from cosmos1.data.cameras import check_poses, relative_to_first
-from cosmos1.data.nerfstudio import read_scene
-from cosmos1.data.posed_worlds import Clips, demo_hall, render_rig, sample_camera_path, sample_drive, write_camera_world
-from cosmos1.data.rigs import six_camera_rig
-from cosmos1.data.room_world import Box, RoomWorld, furnished_room, render_path, render_view
-from cosmos1.data.trajectories import interpolate, trajectory_of_track
+from cosmos1.data.demo_worlds.posed_worlds import (
+    Clips,
+    demo_hall,
+    render_rig,
+    sample_camera_path,
+    sample_drive,
+    write_camera_world,
+)
+from cosmos1.data.demo_worlds.room_world import Box, RoomWorld, furnished_room, render_path, render_view
+from cosmos1.data.geometry.cameras import check_poses, relative_to_first
+from cosmos1.data.geometry.rigs import six_camera_rig
+from cosmos1.data.geometry.trajectories import interpolate, trajectory_of_track
+from cosmos1.data.sources.nerfstudio import read_scene
 
 CLIPS = Clips(num_videos=2, num_frames=5, height=48, width=64, fps=8.0, seed=0)
 

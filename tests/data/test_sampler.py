@@ -5,7 +5,12 @@ from itertools import islice
 
 import pytest
 
-from cosmos1.data.sampler import check_batch_sizes, held_out_positions, micro_batch_positions, sample_of_position
+from cosmos1.data.batches.sampler import (
+    check_batch_sizes,
+    held_out_positions,
+    micro_batch_positions,
+    sample_of_position,
+)
 from cosmos1.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from cosmos1.data.token_clips import TokenClipsDataModule
-from cosmos1.data.token_facts import sequence_lengths, video2world_ids
+from cosmos1.data.formats.token_facts import sequence_lengths, video2world_ids
+from cosmos1.data.modules.token_clips import TokenClipsDataModule
 from cosmos1.errors import DataError
 from tests.data.token_files import NUM_TOKENS, document, write_clip, write_clips
 

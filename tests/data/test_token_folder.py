@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.camera_folder import pack_cameras
-from cosmos1.data.cameras import CameraPath, named_path, plucker_embeddings
-from cosmos1.data.token_folder import CameraTokensDataModule, MultiviewTokensDataModule, rays_of_tokens
+from cosmos1.data.formats.camera_sample import pack_cameras
+from cosmos1.data.geometry.cameras import CameraPath, named_path, plucker_embeddings
+from cosmos1.data.modules.token_folder import CameraTokensDataModule, MultiviewTokensDataModule, rays_of_tokens
 from cosmos1.errors import DataError
 
 VIEWS = ["front", "left"]

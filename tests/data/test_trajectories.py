@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cosmos1.data.trajectories import (
+from cosmos1.data.geometry.trajectories import (
     EgoTrack,
     check_track,
     decode_positions,

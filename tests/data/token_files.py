@@ -6,8 +6,8 @@ import json
 import numpy as np
 import torch
 
-from cosmos1.data.indexed_file import write_indexed_file
-from cosmos1.data.token_facts import video2world_ids
+from cosmos1.data.formats.indexed_file import write_indexed_file
+from cosmos1.data.formats.token_facts import video2world_ids
 
 GRID = [2, 3, 4]
 NUM_TOKENS = 24

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.energon import EnergonDataModule
-from cosmos1.data.indexed_tokens import IndexedTokensDataModule
-from cosmos1.data.leading_clip import cover_and_crop
-from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, write_video
+from cosmos1.data.modules.energon import EnergonDataModule
+from cosmos1.data.modules.indexed_tokens import IndexedTokensDataModule
+from cosmos1.data.video import cover_and_crop, frames_to_tensor, read_video, resize_frames, write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
 from data_prep import autoregressive_dataset

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.leading_clip import cover_and_crop, read_leading_frames
-from cosmos1.data.token_clips import TokenClipsDataModule
+from cosmos1.data.modules.token_clips import TokenClipsDataModule
+from cosmos1.data.preparing.leading_clip import read_leading_frames
+from cosmos1.data.video import cover_and_crop
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
 from cosmos1.models.tokenizers.text import build_text_encoder

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.camera_folder import CameraFolderDataModule
-from cosmos1.data.cameras import CameraPath, opencv_from_opengl, plucker_embeddings, relative_to_first
-from cosmos1.data.captions import read_captions
-from cosmos1.data.letterbox import letterbox, letterbox_cameras, letterbox_frames
-from cosmos1.data.nerfstudio import read_scene
-from cosmos1.data.posed_worlds import Clips, sample_camera_path, write_camera_world
-from cosmos1.data.room_world import furnished_room, render_view
+from cosmos1.data.demo_worlds.posed_worlds import Clips, sample_camera_path, write_camera_world
+from cosmos1.data.demo_worlds.room_world import furnished_room, render_view
+from cosmos1.data.geometry.cameras import CameraPath, opencv_from_opengl, plucker_embeddings, relative_to_first
+from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras, letterbox_frames
+from cosmos1.data.modules.camera_folder import CameraFolderDataModule
+from cosmos1.data.sources.captions import read_captions
+from cosmos1.data.sources.nerfstudio import read_scene
 from cosmos1.errors import ConfigError, DataError
 from data_prep import camera_control
 from tests.data.posed import scene_files, write_zip

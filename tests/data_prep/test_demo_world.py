@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from cosmos1.data.rendering import Renderer
+from cosmos1.data.demo_worlds.rendering import Renderer
 from cosmos1.data.video import probe_video
 from cosmos1.errors import ConfigError
 from data_prep import demo_world
@@ -27,7 +27,7 @@ def object_pixels(frame, empty):
 
 @pytest.fixture(scope="module")
 def empty_room():
-    from cosmos1.data.rendering import Scene
+    from cosmos1.data.demo_worlds.rendering import Scene
 
     return Renderer(48, 64).render(Scene(), demo_world.ROOM_CAMERA)
 
@@ -101,7 +101,7 @@ def test_bad_options(tmp_path):
 )
 def test_posed_worlds_become_datasets(tmp_path, world, expected):
     """What the renderer writes is what the preparation programs read."""
-    from cosmos1.data.rigs import rig_json, six_camera_rig
+    from cosmos1.data.geometry.rigs import rig_json, six_camera_rig
     from data_prep import camera_control, multiview
 
     content = rig_json(six_camera_rig())

@@ -13,11 +13,11 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from cosmos1.data.action_frames import ActionFrames
-from cosmos1.data.action_pairs import ActionPairsDataModule
-from cosmos1.data.actions import bridge_actions
-from cosmos1.data.bridge import actions_between, read_episodes
-from cosmos1.data.bridge_pixels import BridgePixelsDataModule
+from cosmos1.data.formats.action_frames import ActionFrames
+from cosmos1.data.geometry.actions import bridge_actions
+from cosmos1.data.modules.action_pairs import ActionPairsDataModule
+from cosmos1.data.modules.bridge_pixels import BridgePixelsDataModule
+from cosmos1.data.sources.bridge import actions_between, read_episodes
 from cosmos1.data.video import read_video
 from cosmos1.errors import ConfigError, DataError
 from data_prep import lerobot, prepare_action_dataset

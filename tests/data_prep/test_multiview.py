@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cosmos1.conditioning.settings import ViewConditioning
-from cosmos1.data.multiview_folder import MultiviewFolderDataModule
-from cosmos1.data.trajectories import EgoTrack, drive, track_json
+from cosmos1.data.geometry.trajectories import EgoTrack, drive, track_json
+from cosmos1.data.modules.multiview_folder import MultiviewFolderDataModule
+from cosmos1.data.preparing.view_text import multiview_text, read_view_embedding
 from cosmos1.data.video import frames_to_tensor, read_video, write_video
-from cosmos1.data.view_text import multiview_text, read_view_embedding
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.diffusion.model import DiffusionModel

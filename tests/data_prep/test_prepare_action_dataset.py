@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.action_pairs import ActionPairsDataModule, ActionTokensDataModule
-from cosmos1.data.actions import relative_motions
-from cosmos1.data.arm_drawing import find_gripper
-from cosmos1.data.bridge import read_episodes
+from cosmos1.data.demo_worlds.arm_drawing import find_gripper
+from cosmos1.data.geometry.actions import relative_motions
+from cosmos1.data.modules.action_pairs import ActionPairsDataModule, ActionTokensDataModule
+from cosmos1.data.sources.bridge import read_episodes
 from cosmos1.data.video import frames_to_tensor, read_video, tensor_to_frames, write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import build_video_tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.data.video import resize_frames, write_video
 from cosmos1.errors import DataError
 from cosmos1.models.tokenizers.text import build_text_encoder

@@ -10,7 +10,7 @@ from typing import Iterator, List, Optional
 
 import torch
 
-from cosmos1.data.sampler import held_out_positions, micro_batch_positions
+from cosmos1.data.batches.sampler import held_out_positions, micro_batch_positions
 from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.parallel.randomness import named_generator

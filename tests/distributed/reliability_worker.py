@@ -9,7 +9,7 @@ from typing import Dict, List, Optional
 
 import torch.distributed as dist
 
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import UserError
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.parallel import process_groups

@@ -20,7 +20,7 @@ from cosmos1.conditioning.settings import (
     TrajectoryConditioning,
     ViewConditioning,
 )
-from cosmos1.data.ordered import OrderedDataModule
+from cosmos1.data.batches.ordered import OrderedDataModule
 from cosmos1.models.diffusion.objective_config import VideoConditioning
 from cosmos1.parallel.randomness import named_generator
 from cosmos1.training.metrics import MetricsLogger

@@ -20,7 +20,7 @@ from typing import List, Optional
 import torch
 import torch.distributed as dist
 
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import UserError
 from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.diffusion.model import DiffusionModel

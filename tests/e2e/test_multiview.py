@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from cosmos1.data.rigs import Rig, rig_json, six_camera_rig
+from cosmos1.data.geometry.rigs import Rig, rig_json, six_camera_rig
 from cosmos1.data.video import read_video
 from tests.processes import run
 

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from cosmos1.data.arm_drawing import ArmRenderer
-from cosmos1.data.arm_world import render_episode, sample_episode
+from cosmos1.data.demo_worlds.arm_drawing import ArmRenderer
+from cosmos1.data.demo_worlds.arm_world import render_episode, sample_episode
 from cosmos1.data.video import read_video, write_video
 from cosmos1.errors import DataError
 from cosmos1.evaluation.__main__ import build_parser, main

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cosmos1.data.latent_folder import LatentFolderDataModule
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import ConfigError
 from cosmos1.evaluation.callback import EvaluateSamples

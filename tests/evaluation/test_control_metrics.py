@@ -7,12 +7,18 @@ import sys
 import numpy as np
 import pytest
 
-from cosmos1.data.cameras import named_path, relative_to_first
-from cosmos1.data.posed_worlds import Clips, render_rig, sample_camera_path, sample_drive, write_camera_world
-from cosmos1.data.preparation import write_json
-from cosmos1.data.rigs import Rig, rig_json, six_camera_rig
-from cosmos1.data.room_world import furnished_room, render_path
-from cosmos1.data.trajectories import preset_trajectory, track_json
+from cosmos1.data.demo_worlds.posed_worlds import (
+    Clips,
+    render_rig,
+    sample_camera_path,
+    sample_drive,
+    write_camera_world,
+)
+from cosmos1.data.demo_worlds.room_world import furnished_room, render_path
+from cosmos1.data.files import write_json
+from cosmos1.data.geometry.cameras import named_path, relative_to_first
+from cosmos1.data.geometry.rigs import Rig, rig_json, six_camera_rig
+from cosmos1.data.geometry.trajectories import preset_trajectory, track_json
 from cosmos1.data.video import write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.evaluation.__main__ import build_parser, main

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 import torch
 
-from cosmos1.data.preparation import run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.data.video import read_video, write_video
 from cosmos1.evaluation.__main__ import build_parser, main
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cosmos1.conditioning.settings import ActionConditioning
-from cosmos1.data.action_frames import ActionFrames
-from cosmos1.data.bridge import read_episode, read_episodes
+from cosmos1.data.formats.action_frames import ActionFrames
+from cosmos1.data.sources.bridge import read_episode, read_episodes
 from cosmos1.data.video import read_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.action_command import first_picture, parser, read_roll_outs

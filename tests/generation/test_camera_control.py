@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.camera_files import read_camera_path, write_camera_path
-from cosmos1.data.camera_folder import CameraFolderDataModule
-from cosmos1.data.cameras import CameraPath, named_path
+from cosmos1.data.geometry.cameras import CameraPath, named_path
+from cosmos1.data.modules.camera_folder import CameraFolderDataModule
+from cosmos1.data.sources.camera_files import read_camera_path, write_camera_path
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import camera_control
 from cosmos1.generation.command import read_requests

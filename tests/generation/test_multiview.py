@@ -9,9 +9,9 @@ import torch
 
 from cosmos1.checkpoint.folders import folder_name
 from cosmos1.conditioning.settings import TrajectoryConditioning, ViewConditioning
-from cosmos1.data.rigs import read_rig
-from cosmos1.data.trajectories import preset_trajectory
-from cosmos1.data.view_text import multiview_text, view_descriptions
+from cosmos1.data.geometry.rigs import read_rig
+from cosmos1.data.geometry.trajectories import preset_trajectory
+from cosmos1.data.preparing.view_text import multiview_text, view_descriptions
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import multiview
 from cosmos1.generation.generator import network_of_size

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.rendering import Renderer
+from cosmos1.data.demo_worlds.rendering import Renderer
 from cosmos1.data.video import frames_to_tensor
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers import fsq

@@ -82,7 +82,7 @@ def make_noisy_sample(
     training: bool = True,
     controls: dict[str, torch.Tensor] | None = None,
 ) -> NoisySample:
-    """Draw noise level, noise, dropout and given frames for a collated batch (see ``data/latent_folder.py``).
+    """Draw noise level, noise, dropout and given frames for a collated batch (see ``data/modules/latent_folder.py``).
 
     Held-out batches (``training=False``) get evenly spread noise levels and no dropout, the same in every validation.
     """

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all command-line programs share: exit codes, and how far the work is."""
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from cosmos1.errors import UserError
+
+
+class Progress:
+    """Says how far the work is, how fast it goes, and how long it will take; on one rank only."""
+
+    def __init__(self, total: int, unit: str, enabled: bool):
+        self.total, self.unit, self.enabled = total, unit, enabled and total > 0
+        self.done = 0
+        self.started = time.monotonic()
+        self.last_shown = self.started
+        self.is_terminal = sys.stdout.isatty()
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+        now = time.monotonic()
+        interval = 0.2 if self.is_terminal else 10.0
+        if not self.enabled or (self.done < self.total and now - self.last_shown < interval):
+            return
+        self.last_shown = now
+        rate = self.done / max(now - self.started, 1e-9)
+        left = round((self.total - self.done) / rate)
+        line = f"{self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s, {left // 60}:{left % 60:02d} left"
+        ending = "\n" if self.done >= self.total or not self.is_terminal else ""
+        print(f"\r{line:60s}" if self.is_terminal else line, end=ending, flush=True)
+
+
+def for_each(work: Callable[[int], None], numbers: Sequence[int], unit: str, num_processes: int = 1) -> None:
+    """Call ``work(number)`` for all ``numbers``, in several processes if asked for, and show the progress.
+
+    With several, ``work`` must be picklable: a function of a module, or a partial of one.
+    """
+    progress = Progress(len(numbers), unit, enabled=True)
+    if num_processes <= 1:
+        for number in numbers:
+            work(number)
+            progress.advance()
+        return
+    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(numbers))) as pool:
+        for _ in pool.imap_unordered(work, numbers, chunksize=max(1, len(numbers) // (20 * num_processes))):
+            progress.advance()
+
+
+def run_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
+    """Parse the command line and run `main`; a user's mistake prints one line and exits with status 2."""
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
