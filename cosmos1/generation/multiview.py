@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.formats.latent_sample import NUM_TEXT_TOKENS, TEXT_WIDTH
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory

@@ -5,7 +5,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.geometry.trajectories import NUM_VALUES, PRESETS, preset_trajectory, read_trajectory
+from cosmos1.conditioning.settings import TRAJECTORY_VALUES
+from cosmos1.data.geometry.trajectories import PRESETS, preset_trajectory, read_trajectory
 from cosmos1.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,5 +34,5 @@ def chosen_trajectory(options: argparse.Namespace) -> "np.ndarray":
     if options.trajectory_path is not None:
         return read_trajectory(Path(options.trajectory_path))
     if options.trajectory == NO_TRAJECTORY:
-        return np.zeros(NUM_VALUES, np.float32)
+        return np.zeros(TRAJECTORY_VALUES, np.float32)
     return preset_trajectory(options.trajectory, options.trajectory_speed)
