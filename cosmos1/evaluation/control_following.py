@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, show_controls
+from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, report_controls
 
 if TYPE_CHECKING:
     import torch
@@ -134,15 +134,10 @@ def exchanged(samples: "List[Sample]", index: int, control: str) -> "Sample":
 
 
 def _report(results: Dict[str, Any], rows: Dict[str, Any], options: argparse.Namespace) -> None:
-    from cosmos1.data.files import write_json
     from cosmos1.evaluation.contact_sheet import write_contact_sheet
 
-    show_controls(results["metrics"], len(results["videos"]))
+    report_controls(results, options.output)
     print(f"the loss is lower under the own control in {results['own_preferred']:.0%} of the samples (50% is chance)")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.output, results)
-        print(options.output)
     if options.contact_sheet:
         write_contact_sheet(options.contact_sheet, rows)
         print(options.contact_sheet)

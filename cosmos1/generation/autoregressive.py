@@ -14,7 +14,7 @@ from cosmos1.data.geometry.letterbox import letterbox, letterbox_frames
 from cosmos1.data.video import cover_and_crop, frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.generation.action_control import windows
-from cosmos1.generation.generator import recorded_settings
+from cosmos1.generation.generator import open_network, recorded_settings
 from cosmos1.models.autoregressive.config import GPTConfig, gpt_config
 from cosmos1.models.autoregressive.generation import generate_tokens
 from cosmos1.models.autoregressive.model import AutoregressiveModel
@@ -25,9 +25,6 @@ from cosmos1.models.tokenizers.token_grid import clip_shape, latent_grid
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device, release_memory
 from cosmos1.parallel.strategy import MegatronStrategy
-from cosmos1.training.config import RestoreConfig
-from cosmos1.training.parallel_model import ParallelModel
-from cosmos1.training.run_state import load_weights
 
 
 def task_of_checkpoint(path: Path, height: int | None = None, width: int | None = None) -> AutoregressiveModel:
@@ -98,14 +95,8 @@ class AutoregressiveGenerator:
 
     def __init__(self, task: AutoregressiveModel, checkpoint: Path | None, ema: int | None = None):
         strategy = MegatronStrategy(tensor_model_parallel_size=process_groups.world_size())
-        task.validate(strategy, process_groups.world_size())
-        process_groups.initialize(strategy)
         self.task = task
-        precision = "bf16" if device().type == "cuda" else "fp32"
-        self.model = ParallelModel(task, strategy, precision, seed=1234, trainable=False)
-        self.report: list[str] = []
-        if checkpoint is not None:
-            self.report = load_weights(self.model, RestoreConfig(path=str(checkpoint), ema=ema))
+        self.model, self.report = open_network(task, strategy, checkpoint, ema)
         frames, height, width = self.video_shape
         self.report += [*task.describe()[:2], f"videos: {frames} frames of {height} x {width}"]
         published = HUB_NAMES.get(tuple(task.compression_factor)) if task.tokenizer == "cosmos_dv" else None

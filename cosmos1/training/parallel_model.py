@@ -32,7 +32,7 @@ class ParallelModel:
         self.config = task.megatron_config(strategy, params_dtype, device())
         self.config.pipeline_dtype = compute_dtype
         self.networks = [self._build(stage) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)]
-        self.placements = placements(self.networks, task.global_name)
+        self.placements = placements(self.networks)
         self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype) if trainable else self.networks
         # FSDP swaps the gathered parameters in and out of the modules; these are the ones that last.
         self.tensors = list(self._named_tensors())
