@@ -160,7 +160,7 @@ class AutoregressiveGenerator:
         text. ``controls`` are the signals by batch key. Views are shown side by side.
         """
         tokens, rate = self._continue(given_tokens, text, settings, cuda_graph, progress, controls)
-        return self._frames(tokens), rate
+        return self.frames_of_tokens(tokens), rate
 
     def roll_out(
         self,
@@ -183,7 +183,7 @@ class AutoregressiveGenerator:
             clip, rate = self._continue(tokens[first], None, seeded, cuda_graph, progress, controls)
             tokens += clip.split(frame_size, dim=1)[-num_new:]
             rates.append(rate)
-        return self._frames(torch.cat(tokens, dim=1)), sum(rates) / len(rates)
+        return self.frames_of_tokens(torch.cat(tokens, dim=1)), sum(rates) / len(rates)
 
     def _continue(self, given, text, settings, cuda_graph, progress, controls) -> tuple[torch.Tensor, float]:
         text = None if text is None else text.to(device()).float()
@@ -191,7 +191,7 @@ class AutoregressiveGenerator:
         with self.model.evaluating():
             return generate_tokens(self.model.networks[0], given, text, settings, cuda_graph, progress, controls)
 
-    def _frames(self, tokens: torch.Tensor) -> np.ndarray:
+    def frames_of_tokens(self, tokens: torch.Tensor) -> np.ndarray:
         """Frames ``[T, H, W, 3]`` uint8 of all tokens ``[1, ...]``: one after another where each is a picture of its own."""
         config = self.task.config
         _, rows, columns = config.latent_shape
