@@ -29,4 +29,4 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/make_latents.py $(OUTPUT)/bench_latents --latent_shape 16 3 12 16 --num_samples 32
-	@$(BIN)/python benchmarks/layouts.py --data $(OUTPUT)/bench_latents --group tiny-2gpu --overrides trainer.precision=fp32
+	@$(BIN)/python benchmarks/layouts.py --data $(OUTPUT)/bench_latents --group tiny-fp32 --num_gpus 2

@@ -14,11 +14,11 @@ import torch
 
 from cosmos1.generation.generator import VideoGenerator, network_of_size
 from cosmos1.models.diffusion.flops import forward_flops
-from cosmos1.models.diffusion.generation import GenerationSettings, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, Prompt, generate_latent
 from cosmos1.parallel import device as devices
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.strategy import MegatronStrategy
-from cosmos1.training.schedule_runner import predict
+from cosmos1.training.sampling import predictor
 
 NUM_WARM_UP_STEPS = 2
 
@@ -29,15 +29,8 @@ def sample_seconds(generator: VideoGenerator, latent_shape: list[int], num_steps
     text = torch.randn(1, 512, generator.task.config.text_embedding_dim, device=devices.device())
     devices.synchronize()
     started = time.perf_counter()
-    generate_latent(
-        lambda sample: predict(generator.model, sample),
-        latent_shape,
-        text,
-        None,
-        24.0,
-        GenerationSettings(num_steps=num_steps),
-        generator.task.objective.sigma_data,
-    )
+    settings = GenerationSettings(num_steps=num_steps)
+    generate_latent(predictor(generator.model), latent_shape, Prompt(text, fps=24.0), settings)
     devices.synchronize()
     return time.perf_counter() - started
 

@@ -7,6 +7,7 @@ its traceback.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -23,6 +24,14 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+def check_positive(settings: Any, path: str, *names: str) -> None:
+    """Raise :class:`ConfigError` for the first of the fields ``names`` that is below 1; ``path`` is where the user sets
+    ``settings``, as in ``model.config``."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ConfigError(f"{path}.{name}={getattr(settings, name)}; it must be 1 or more")
 
 
 def suggestion(word: str, valid: Iterable[str]) -> str:

@@ -14,11 +14,12 @@ import argparse
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.command_line import run_command
+from cosmos1.data.command_line import for_each, run_command
 from cosmos1.data.demo_worlds.rendering import Box, Camera, Renderer, Scene, Sphere
 from cosmos1.errors import ConfigError
 
@@ -115,49 +116,60 @@ def build_parser() -> argparse.ArgumentParser:
         "--motion", choices=("wander", "instructed"), default="wander", help="arm: steps at random, or as the text says"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--first_clip",
+        type=int,
+        default=0,
+        help="number of the first clip; others than those trained on test a network",
+    )
+    parser.add_argument("--num_processes", type=int, default=1, help="render in so many processes")
     parser.add_argument("--rig", default="six_cameras", help="for --world rig: a rig file, or the preset six_cameras")
     return parser
 
 
 def write_clips(arguments: argparse.Namespace) -> None:
+    numbers = range(arguments.first_clip, arguments.first_clip + arguments.num_videos)
+    for_each(partial(_write_clip, arguments), numbers, "clips", arguments.num_processes)
+
+
+def _write_clip(arguments: argparse.Namespace, index: int) -> None:
     from cosmos1.data.video import write_video
 
-    folder = arguments.output_path
+    clip, name = sample_clip(arguments.seed, index), f"{index:03d}"
+    (arguments.output_path / f"{name}.txt").write_text(clip.caption() + "\n")
     renderer = Renderer(arguments.height, arguments.width)
-    for index in range(arguments.num_videos):
-        clip = sample_clip(arguments.seed, index)
-        name = f"{index:03d}"
-        (folder / f"{name}.txt").write_text(clip.caption() + "\n")
-        frames = render_clip(clip, renderer, arguments.num_frames, arguments.fps)
-        write_video(folder / f"{name}.mp4", frames, arguments.fps)
+    frames = render_clip(clip, renderer, arguments.num_frames, arguments.fps)
+    write_video(arguments.output_path / f"{name}.mp4", frames, arguments.fps)
 
 
 def write_arm(arguments: argparse.Namespace) -> None:
     from cosmos1.data.demo_worlds.arm_world import write_arm_world
 
-    size = {"num_frames": arguments.num_frames, "height": arguments.height, "width": arguments.width}
-    write_arm_world(arguments.output_path, arguments.num_videos, arguments.seed, motion=arguments.motion, **size)
+    if arguments.first_clip:
+        raise ConfigError("--first_clip: the arm world writes held-out episodes by itself, as split val; leave it out.")
+    options = {name: getattr(arguments, name) for name in ("num_frames", "height", "width", "motion", "num_processes")}
+    write_arm_world(arguments.output_path, arguments.num_videos, arguments.seed, **options)
     print(f"{arguments.num_videos} training episodes of {arguments.num_frames} frames in {arguments.output_path}")
 
 
 def write_camera(arguments: argparse.Namespace) -> None:
     from cosmos1.data.demo_worlds.posed_worlds import write_camera_world
 
-    write_camera_world(arguments.output_path, _clips(arguments))
+    write_camera_world(arguments.output_path, _clips(arguments), arguments.num_processes)
 
 
 def write_rig(arguments: argparse.Namespace) -> None:
     from cosmos1.data.demo_worlds.posed_worlds import write_rig_world
     from cosmos1.data.geometry.rigs import load_rig
 
-    write_rig_world(arguments.output_path, _clips(arguments), load_rig(arguments.rig))
+    write_rig_world(arguments.output_path, _clips(arguments), load_rig(arguments.rig), arguments.num_processes)
 
 
 def _clips(arguments: argparse.Namespace):
     from cosmos1.data.demo_worlds.posed_worlds import Clips
 
     size = (arguments.num_videos, arguments.num_frames, arguments.height, arguments.width)
-    return Clips(*size, arguments.fps, arguments.seed)
+    return Clips(*size, arguments.fps, arguments.seed, arguments.first_clip)
 
 
 WORLDS = {"clips": write_clips, "arm": write_arm, "camera": write_camera, "rig": write_rig}

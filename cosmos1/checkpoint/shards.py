@@ -15,6 +15,7 @@ from megatron.core.dist_checkpointing import ShardedTensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from cosmos1.models.initialization import global_name
 from cosmos1.parallel.master_weight import MasterWeight, local_tensor
 
 
@@ -33,11 +34,8 @@ class Placement:
     """Matrices one above the other in the tensor, each split over the tensor-parallel ranks by itself."""
 
 
-def placements(networks: list[torch.nn.Module], name_of) -> dict[str, Placement]:
-    """Placement of every parameter and buffer, keyed ``<chunk index>.<local name>``. Call before FSDP wraps them.
-
-    ``name_of(network, local_name)`` gives the name in the whole network.
-    """
+def placements(networks: list[torch.nn.Module]) -> dict[str, Placement]:
+    """Placement of every parameter and buffer, keyed ``<chunk index>.<local name>``. Call before FSDP wraps them."""
     tp_rank = parallel_state.get_tensor_model_parallel_rank()
     tp_size = parallel_state.get_tensor_model_parallel_world_size()
     result = {}
@@ -46,7 +44,7 @@ def placements(networks: list[torch.nn.Module], name_of) -> dict[str, Placement]
             split = getattr(tensor, "tensor_model_parallel", False)
             axis = tensor.partition_dim if split else None
             result[f"{index}.{local_name}"] = Placement(
-                name=name_of(network, local_name),
+                name=global_name(network, local_name),
                 local_shape=tuple(tensor.shape),
                 global_shape=tuple(n * tp_size if a == axis else n for a, n in enumerate(tensor.shape)),
                 global_offset=tuple(n * tp_rank if a == axis else 0 for a, n in enumerate(tensor.shape)),

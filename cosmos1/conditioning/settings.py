@@ -2,19 +2,31 @@
 """The control signals of a network, as plain values. The modules that obey them are beside this file.
 
 Each signal has a field of its own in ``model.config``, None where the task does not use it. A new signal leaves the
-network's output as it was until training changes it.
+network's output as it was until training changes it. ``batch_key`` is where the batches carry it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, List, Literal
 
-from cosmos1.errors import ConfigError
+from cosmos1.errors import check_positive
+
+NUM_TEXT_TOKENS = 512
+TEXT_WIDTH = 1024
+"""Rows and width of the embedding of one text (T5-11B)."""
 
 PLUCKER_CHANNELS = 6
 """Moment ``o x d`` and direction ``d`` of the ray through a latent cell."""
 
-TRAJECTORY_VALUES = 192
-"""64 future positions of the vehicle, ``(x, y, z)`` each."""
+NUM_POINTS = 64
+POINT_VALUES = 3
+TRAJECTORY_VALUES = NUM_POINTS * POINT_VALUES
+"""A trajectory: future positions of the vehicle, ``(x, y, z)`` each."""
+
+
+def signals(config: Any) -> List[Any]:
+    """The settings of the control signals that the network of ``config`` takes."""
+    found = (config.action, config.camera, config.views, config.trajectory)
+    return [settings for settings in found if settings is not None]
 
 
 @dataclass
@@ -25,6 +37,7 @@ class ActionConditioning:
     ``use_d_branch=False`` (there the shift of the embedding is computed and not used).
     """
 
+    batch_key: ClassVar[str] = "action"
     action_dim: int = 7
     num_actions: int = 1
     """Actions per sample: one for a pair of frames, ``F - 1`` for ``F`` frames."""
@@ -35,14 +48,17 @@ class ActionConditioning:
     """Whether the timestep embedding is shifted; the shared modulation always is."""
 
     def validate(self) -> None:
-        for name in ("action_dim", "num_actions"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.config.action.{name}={getattr(self, name)}; it must be 1 or more")
+        check_positive(self, "model.config.action", "action_dim", "num_actions")
 
 
 @dataclass
 class CameraConditioning:
     """Camera rays: Pluecker coordinates ``[B, T, 6, h, w]`` enter as six channels of each patch."""
+
+    batch_key: ClassVar[str] = "plucker_embeddings"
+
+    def validate(self) -> None:
+        """There is nothing to choose."""
 
 
 @dataclass
@@ -52,6 +68,7 @@ class ViewConditioning:
     Each view has its own text, and its positions start at time 0. A sample may carry any of the ``num_views`` views.
     """
 
+    batch_key: ClassVar[str] = "view_indices"
     num_views: int = 6
     """Rows of the table of view embeddings."""
     view_dim: int = 6
@@ -62,18 +79,16 @@ class ViewConditioning:
     """One text for all views (``[B, 512, 1024]``) instead of one for each (``[B, V * 512, 1024]``)."""
 
     def validate(self) -> None:
-        for name in ("num_views", "view_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.config.views.{name}={getattr(self, name)}; it must be 1 or more")
+        check_positive(self, "model.config.views", "num_views", "view_dim")
 
 
 @dataclass
 class TrajectoryConditioning:
     """The path of the vehicle: 192 numbers (64 positions of x, y, z, scaled) become channels of every patch."""
 
+    batch_key: ClassVar[str] = "trajectory"
     trajectory_dim: int = 12
     """Channels that the trajectory adds to each patch."""
 
     def validate(self) -> None:
-        if self.trajectory_dim < 1:
-            raise ConfigError(f"model.config.trajectory.trajectory_dim={self.trajectory_dim}; it must be 1 or more")
+        check_positive(self, "model.config.trajectory", "trajectory_dim")

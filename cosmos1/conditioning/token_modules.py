@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cosmos1.conditioning.token_settings import NUM_POINTS, POINT_VALUES
+from cosmos1.conditioning.settings import NUM_POINTS, POINT_VALUES
 
 # Modules whose results every pipeline stage needs.
 ON_EVERY_STAGE = ("action.", "trajectory.")

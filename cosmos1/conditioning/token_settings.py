@@ -6,19 +6,10 @@ Video2World networks.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from cosmos1.conditioning.settings import PLUCKER_CHANNELS, TRAJECTORY_VALUES
-from cosmos1.errors import ConfigError
-
-POINT_VALUES = 3
-NUM_POINTS = TRAJECTORY_VALUES // POINT_VALUES
-"""Positions of a trajectory."""
-
-
-def _check_positive(settings, field: str, *names: str) -> None:
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ConfigError(f"model.config.{field}.{name}={getattr(settings, name)}; it must be 1 or more")
+from cosmos1.conditioning.settings import PLUCKER_CHANNELS
+from cosmos1.errors import check_positive
 
 
 @dataclass
@@ -28,6 +19,7 @@ class ActionRows:
     The published network repeats its one row seven times, which attention cannot tell from once.
     """
 
+    batch_key: ClassVar[str] = "action"
     action_dim: int = 7
     num_actions: int = 1
     """Actions per sample: one for a pair of frames, ``F - 1`` for ``F`` frames. Several rows are told apart by a learned
@@ -35,13 +27,14 @@ class ActionRows:
     hidden_size: int = 256
 
     def validate(self) -> None:
-        _check_positive(self, "action", "action_dim", "num_actions", "hidden_size")
+        check_positive(self, "model.config.action", "action_dim", "num_actions", "hidden_size")
 
 
 @dataclass
 class CameraRays:
     """Camera rays: the Pluecker coordinates of the pixel frames of a token, added to the token before it."""
 
+    batch_key: ClassVar[str] = "plucker_tokens"
     frames_per_token: int = 8
     """Pixel frames of a token, as the tokenizer joins them; the first latent frame repeats its one frame as often."""
 
@@ -50,7 +43,7 @@ class CameraRays:
         return self.frames_per_token * PLUCKER_CHANNELS
 
     def validate(self) -> None:
-        _check_positive(self, "camera", "frames_per_token")
+        check_positive(self, "model.config.camera", "frames_per_token")
 
 
 @dataclass
@@ -60,19 +53,21 @@ class ViewTokens:
     ``model.config.latent_shape`` is the grid of one view; positions are the same in each.
     """
 
+    batch_key: ClassVar[str] = "view_indices"
     num_views: int = 6
     shared_text: bool = True
     """One text for all views (``[B, 512, 1024]``), or one for each (``[B, V * 512, 1024]``) that only its view reads."""
 
     def validate(self) -> None:
-        _check_positive(self, "views", "num_views")
+        check_positive(self, "model.config.views", "num_views")
 
 
 @dataclass
 class TrajectoryRows:
     """The path of the vehicle: 64 positions become 64 rows after the text. A trajectory of zeros is none: it is hidden."""
 
+    batch_key: ClassVar[str] = "trajectory"
     hidden_size: int = 256
 
     def validate(self) -> None:
-        _check_positive(self, "trajectory", "hidden_size")
+        check_positive(self, "model.config.trajectory", "hidden_size")

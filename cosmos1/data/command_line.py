@@ -2,9 +2,10 @@
 """What all command-line programs share: exit codes, how far the work is, and input that cannot be used."""
 
 import argparse
+import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from cosmos1.errors import DataError, UserError
@@ -35,6 +36,22 @@ class Progress:
         line = f"{self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s, {left // 60}:{left % 60:02d} left"
         ending = "\n" if self.done >= self.total or not self.is_terminal else ""
         print(f"\r{line:60s}" if self.is_terminal else line, end=ending, flush=True)
+
+
+def for_each(work: Callable[[int], None], numbers: Sequence[int], unit: str, num_processes: int = 1) -> None:
+    """Call ``work(number)`` for all ``numbers``, in several processes if asked for, and show the progress.
+
+    With several, ``work`` must be picklable: a function of a module, or a partial of one.
+    """
+    progress = Progress(len(numbers), unit, enabled=True)
+    if num_processes <= 1:
+        for number in numbers:
+            work(number)
+            progress.advance()
+        return
+    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(numbers))) as pool:
+        for _ in pool.imap_unordered(work, numbers, chunksize=max(1, len(numbers) // (20 * num_processes))):
+            progress.advance()
 
 
 def run_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:

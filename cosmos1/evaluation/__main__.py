@@ -14,7 +14,7 @@ from cosmos1.data.command_line import run_command
 from cosmos1.evaluation import (
     action_following,
     camera_pose,
-    instruction_following,
+    control_following,
     trajectory_following,
     view_consistency,
 )
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name in ("lpips", "fid", "fvd"):
         networks.add_argument(f"--{name}_weights", metavar="FILE", help=f"TorchScript network of {METRICS[name].title}")
     p.set_defaults(function=run_metrics)
-    for control in (action_following, instruction_following, camera_pose, view_consistency, trajectory_following):
+    for control in (action_following, control_following, camera_pose, view_consistency, trajectory_following):
         control.add_command(commands)
     return parser
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Dict
 from cosmos1.data.geometry.actions import BRIDGE_ACTION_DIM, relative_motions
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.evaluation.command_gap import add_command_options, generated_videos, measure_commands
-from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, show_controls
+from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, report_controls
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,8 +108,8 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
         raise ConfigError("--contact_sheet compares true and shuffled actions; give --shuffled as well.")
     evaluation = _ActionEvaluation(options)
     videos = generated_videos(options.generated)
+    scores = [score for score in SCORES if evaluation.is_arm_world or score.name in ("psnr", "latent_l2")]
     if options.shuffled is None:
-        scores = [score for score in SCORES if evaluation.is_arm_world or score.name in ("psnr", "latent_l2")]
         return measure_commands(list(videos), evaluation.score_command, scores, options)
     others = generated_videos(options.shuffled)
     if set(videos) != set(others):
@@ -121,16 +121,8 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
         {"name": name, "true": evaluation.score(videos[name]), "shuffled": [evaluation.score(others[name])]}
         for name in videos
     ]
-    metrics = compare_controls(SCORES, [e["true"] for e in entries], [e["shuffled"][0] for e in entries])
-    shown = {name: result for name, result in metrics.items() if result["true"] is not None}
-    show_controls(shown, len(entries))
-    results = {"version": 1, "metrics": shown, "videos": entries}
-    if options.output:
-        from cosmos1.data.files import write_json
-
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.output, results)
-        print(options.output)
+    results = compare_controls(scores, entries)
+    report_controls(results, options.output)
     if options.contact_sheet:
         name = next(iter(videos))
         evaluation.write_contact_sheet(options.contact_sheet, videos[name], others[name])

@@ -6,13 +6,12 @@ are followed and only the direction of a translation can be told.
 """
 
 import argparse
-import json
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Optional
 
-from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.command_gap import add_command_options, generated_videos, measure_commands
+from cosmos1.errors import DataError
+from cosmos1.evaluation.command_gap import add_command_options, demo_world_seed, generated_videos, measure_commands
 from cosmos1.evaluation.control_gap import ControlScore, Scores
 from cosmos1.evaluation.geometry import Motion, rotation_error_degrees
 
@@ -61,8 +60,10 @@ class _CameraEvaluation:
     """Scores of (video, command) pairs; each video is read and its cameras are estimated once."""
 
     def __init__(self, options: argparse.Namespace, videos: Dict[str, Path]):
+        from cosmos1.data.demo_worlds.room_world import furnished_room
+
         self.options, self.videos = options, videos
-        self.world = _demo_room(options.cameras) if options.demo_world else None
+        self.world = furnished_room(demo_world_seed(options.cameras, "camera")) if options.demo_world else None
         self.frames = lru_cache(maxsize=1)(self._frames)
         self.command = lru_cache(maxsize=None)(self._command)
         self.estimate = lru_cache(maxsize=None)(self._estimate)
@@ -154,15 +155,3 @@ def pose_errors(motion: Motion, commanded: "np.ndarray", median_depth: Optional[
 
 def _mean(values: "np.ndarray") -> Optional[float]:
     return float(values.mean()) if len(values) else None
-
-
-def _demo_room(folder: Path):
-    from cosmos1.data.demo_worlds.room_world import furnished_room
-
-    try:
-        facts = json.loads((folder / "world.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--demo_world: {folder}/world.json cannot be read ({error}).") from error
-    if facts.get("world") != "camera":
-        raise ConfigError(f'--demo_world: {folder} holds the world "{facts.get("world")}", not "camera".')
-    return furnished_room(int(facts["seed"]))

@@ -5,12 +5,13 @@ A shuffled control need not be generated for this: a video that obeys its own co
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Dict
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, show_controls
+from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, report_controls
 
 
 def add_command_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,6 @@ def measure_commands(
     `score(video, command)` returns numbers by score name. Raises DataError for fewer than two videos.
     """
     from cosmos1.data.command_line import Progress
-    from cosmos1.data.files import write_json
 
     if len(names) < 2:
         raise DataError(f"{len(names)} videos: at least 2 are needed to compare a command with that of another video.")
@@ -43,14 +43,8 @@ def measure_commands(
         others = [score(name, names[(index + shift) % len(names)]) for shift in shifts]
         videos.append({"name": name, "true": score(name, name), "shuffled": others})
         progress.advance()
-    shuffled = [other for video in videos for other in video["shuffled"]]
-    metrics = compare_controls(scores, [video["true"] for video in videos], shuffled)
-    show_controls(metrics, len(videos))
-    results = {"version": 1, "metrics": metrics, "videos": videos}
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.output, results)
-        print(options.output)
+    results = compare_controls(scores, videos)
+    report_controls(results, options.output)
     return results
 
 
@@ -60,3 +54,14 @@ def generated_videos(folder: Path) -> Dict[str, Path]:
     if not videos:
         raise DataError(f"--generated {folder}: no *.mp4 directly inside. Give the folder of the generated videos.")
     return videos
+
+
+def demo_world_seed(folder: Path, world: str) -> int:
+    """The seed of a world that data_prep/demo_world.py wrote. Raises ConfigError for another folder, and another world."""
+    try:
+        facts = json.loads((folder / "world.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--demo_world: {folder}/world.json cannot be read ({error}).") from error
+    if facts.get("world") != world:
+        raise ConfigError(f'--demo_world: {folder} holds the world "{facts.get("world")}", not "{world}".')
+    return int(facts["seed"])

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
 Scores = Mapping[str, Optional[float]]
@@ -24,21 +25,21 @@ class ControlScore:
     higher_is_better: bool
 
 
-def compare_controls(
-    scores: Sequence[ControlScore], true: Sequence[Scores], shuffled: Optional[Sequence[Scores]]
-) -> Dict[str, Dict[str, Any]]:
-    """Mean of each score over the videos under the true and under the shuffled control, and their gap.
+def compare_controls(scores: Sequence[ControlScore], videos: Sequence[Dict[str, Any]], **facts: Any) -> Dict[str, Any]:
+    """The results of a control metric: mean of each score under the true and under shuffled controls, and their gap.
 
-    Each video gives a dict by score name; values that are absent, None or not finite are left out of the means. A mean
-    of nothing, and everything about an absent `shuffled`, is None.
+    Each of the `videos` has a "name", the scores "true", and "shuffled", a list of scores, each a dict by score name;
+    values that are absent, None or not finite are left out of the means. A mean of nothing is None. Other `facts` stand
+    beside the means.
     """
-    results = {}
+    true, shuffled = [video["true"] for video in videos], [other for video in videos for other in video["shuffled"]]
+    metrics = {}
     for score in scores:
-        means = [_mean(videos or [], score.name) for videos in (true, shuffled)]
+        means = [_mean(found, score.name) for found in (true, shuffled)]
         gap = None if None in means else means[0] - means[1]
-        facts = {"title": score.title, "unit": score.unit, "higher_is_better": score.higher_is_better}
-        results[score.name] = {**facts, "true": means[0], "shuffled": means[1], "gap": gap}
-    return results
+        about = {"title": score.title, "unit": score.unit, "higher_is_better": score.higher_is_better}
+        metrics[score.name] = {**about, "true": means[0], "shuffled": means[1], "gap": gap}
+    return {"version": 1, "metrics": metrics, **facts, "videos": list(videos)}
 
 
 def _mean(videos: Sequence[Scores], name: str) -> Optional[float]:
@@ -47,17 +48,22 @@ def _mean(videos: Sequence[Scores], name: str) -> Optional[float]:
     return statistics.fmean(finite) if finite else None
 
 
-def show_controls(results: Dict[str, Dict[str, Any]], num_videos: int) -> None:
-    """Print the means and the gap as a table."""
+def report_controls(results: Dict[str, Any], output: Optional[Path]) -> None:
+    """Print the means and the gap as a table, and write everything to `output`."""
     from rich.console import Console
     from rich.table import Table
 
+    from cosmos1.data.files import write_json
     from cosmos1.evaluation.table import heading
 
-    table = Table(title=f"{num_videos} videos")
+    table = Table(title=f"{len(results['videos'])} videos")
     for column in ("score", "true control", "shuffled control", "gap"):
         table.add_column(column, justify="left" if column == "score" else "right")
-    for result in results.values():
+    for result in results["metrics"].values():
         values = ["-" if result[kind] is None else f"{result[kind]:.4g}" for kind in ("true", "shuffled", "gap")]
         table.add_row(heading(result), *values)
     Console().print(table)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, results)
+        print(output)

@@ -44,30 +44,22 @@ def _tokenizer_distance(settings: MetricSettings) -> Callable[..., Any]:
     return partial(metrics.latent_l2, tokenizer)
 
 
+def _of_network(name: str, title: str, measure: Callable[..., Any], of_sets: bool = False) -> Metric:
+    """A metric that looks through the network of `--<name>_weights`; lower is better."""
+
+    def prepare(settings: MetricSettings) -> Callable[..., Any]:
+        return partial(measure, networks.load_network(name, getattr(settings, f"{name}_weights")))
+
+    return Metric(title, "", False, prepare, of_sets)
+
+
 METRICS: Dict[str, Metric] = {
     "psnr": Metric("PSNR", "dB", True, lambda settings: metrics.psnr),
     "ssim": Metric("SSIM", "", True, lambda settings: metrics.ssim),
     "latent_l2": Metric("latent L2", "", False, _tokenizer_distance),
-    "lpips": Metric(
-        "LPIPS",
-        "",
-        False,
-        lambda settings: partial(networks.lpips, networks.load_network("lpips", settings.lpips_weights)),
-    ),
-    "fid": Metric(
-        "FID",
-        "",
-        False,
-        lambda settings: partial(networks.picture_features, networks.load_network("fid", settings.fid_weights)),
-        of_sets=True,
-    ),
-    "fvd": Metric(
-        "FVD",
-        "",
-        False,
-        lambda settings: partial(networks.video_features, networks.load_network("fvd", settings.fvd_weights)),
-        of_sets=True,
-    ),
+    "lpips": _of_network("lpips", "LPIPS", networks.lpips),
+    "fid": _of_network("fid", "FID", networks.picture_features, of_sets=True),
+    "fvd": _of_network("fvd", "FVD", networks.video_features, of_sets=True),
 }
 
 

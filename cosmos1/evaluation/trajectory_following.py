@@ -7,13 +7,12 @@ that only its shape is compared.
 """
 
 import argparse
-import json
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.command_gap import add_command_options, generated_videos, measure_commands
+from cosmos1.evaluation.command_gap import add_command_options, demo_world_seed, generated_videos, measure_commands
 from cosmos1.evaluation.control_gap import ControlScore, Scores
 from cosmos1.evaluation.geometry import Motion
 
@@ -52,6 +51,7 @@ class _TrajectoryEvaluation:
     """Scores of (video, trajectory) pairs; the motion of each video is estimated once."""
 
     def __init__(self, options: argparse.Namespace, videos: Dict[str, Path]):
+        from cosmos1.data.demo_worlds.posed_worlds import demo_hall
         from cosmos1.data.geometry.rigs import load_rig
 
         self.options, self.videos = options, videos
@@ -62,7 +62,7 @@ class _TrajectoryEvaluation:
         self.camera = rig.cameras[rig.names.index(name)]
         if self.camera.rig_from_camera is None:
             raise DataError(f"rig camera {name}: the rig file states no position and roll_pitch_yaw_degrees. Add them.")
-        self.world = _demo_hall(options.demo_world) if options.demo_world else None
+        self.world = demo_hall(demo_world_seed(options.demo_world, "rig")) if options.demo_world else None
         self.command = lru_cache(maxsize=None)(self._command)
         self.estimate = lru_cache(maxsize=None)(self._estimate)
 
@@ -140,15 +140,3 @@ def path_errors(
         achieved = achieved * max((achieved * commanded).sum() / max((achieved**2).sum(), 1e-12), 0)
     distances = np.linalg.norm(achieved - commanded, axis=1)
     return errors | {"mean_error": float(distances.mean()), "final_error": float(distances[-1])}
-
-
-def _demo_hall(folder: Path):
-    from cosmos1.data.demo_worlds.posed_worlds import demo_hall
-
-    try:
-        facts = json.loads((folder / "world.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--demo_world {folder}: world.json cannot be read ({error}).") from error
-    if facts.get("world") != "rig":
-        raise ConfigError(f'--demo_world {folder} holds the world "{facts.get("world")}", not "rig".')
-    return demo_hall(int(facts["seed"]))

@@ -40,7 +40,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
     p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
     p.add_argument("--video_save_path", default="generated.mp4", help="with --dataset_path: a folder")
-    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
+    command.add_rules(p, prompts=False)
     return p
 
 
@@ -93,11 +93,10 @@ def first_picture(path: str):
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
     from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, roll_out, steps_of
-    from cosmos1.generation.hooks import load_hook
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
-    video_hook = load_hook(options.video_hook)
+    _, finish_video = command.hooks(options)
     task = command.choose_network(options, PROGRAM, untrained=None)
     frames = agreed_frames(frames_of_checkpoint(command.checkpoint_path(options)), vars(options))
     roll_outs = read_roll_outs(options, task.config.action.action_dim)
@@ -113,7 +112,8 @@ def generate(options: argparse.Namespace) -> None:
     for each, picture in zip(roll_outs, pictures):
         with counting_bar("steps", enabled=is_main) as progress:
             video = roll_out(generator, picture, each.episode, frames, settings, progress)
+        video = finish_video(video)
         if is_main:
             facts = asdict(frames) | {"action_annotation": str(each.episode.annotation), **vars(task.config.action)}
-            command.save(each.request, each.request.prompt, video_hook(video), options, facts)
+            command.save(each.request, each.request.prompt, video, options, facts)
     process_groups.shutdown()

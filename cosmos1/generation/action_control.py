@@ -17,12 +17,11 @@ from cosmos1.data.sources.bridge import Episode, actions_between, check_conventi
 from cosmos1.data.video import frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.generator import VideoGenerator
-from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Prompt
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.pixels import latents_to_pixels
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel.device import device
-from cosmos1.training.schedule_runner import predict
 
 FROM_OPTIONS = {"convention": "action_convention", "height": "height", "width": "width", "fps": "fps"}
 """Facts that other formats than the suite's own do not record, and the options that say them."""
@@ -119,7 +118,6 @@ def roll_out(
     tokenizer = build_video_tokenizer(task.tokenizer, task.tokenizer_path, 1, device())
     picture = frames_to_tensor(resize_frames(start[None], frames.height, frames.width))
     latent = tokenizer.encode(picture.to(device())).float()
-    task.validate_sample(generator.model.strategy, [latent.shape[1], num_actions + 1, *latent.shape[3:]])
     planned = list(windows(len(steps), num_actions))
     for index, (first, num_new) in enumerate(planned):
         action = actions_between(episode, steps[first : first + num_actions + 1], frames.convention, frames.from_first)
@@ -138,17 +136,11 @@ def _sample(
     task = generator.task
     clean = torch.zeros(1, given.shape[1], len(action) + 1, *given.shape[3:], device=given.device)
     clean[:, :, :1] = given * task.objective.sigma_data
-    with generator.model.evaluating():
-        return generate_latent(
-            lambda noisy: predict(generator.model, noisy),
-            list(clean.shape[1:]),
-            # Attention to any number of equal rows is the same.
-            torch.zeros(1, 1, task.config.text_embedding_dim, device=given.device),
-            None,
-            fps,
-            settings,
-            task.objective.sigma_data,
-            GivenFrames(clean, 1),
-            task.config.condition_mask,
-            controls={"action": torch.from_numpy(action).float()[None].to(given.device)},
-        )
+    prompt = Prompt(
+        # Attention to any number of equal rows is the same.
+        text=torch.zeros(1, 1, task.config.text_embedding_dim),
+        fps=fps,
+        controls={"action": torch.from_numpy(action).float()[None]},
+        given=GivenFrames(clean, 1),
+    )
+    return generator.sample_latent(list(clean.shape[1:]), prompt, settings)

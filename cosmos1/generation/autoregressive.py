@@ -14,7 +14,7 @@ from cosmos1.data.geometry.letterbox import letterbox, letterbox_frames
 from cosmos1.data.video import cover_and_crop, frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.generation.action_control import windows
-from cosmos1.generation.generator import recorded_settings
+from cosmos1.generation.generator import open_network, recorded_settings
 from cosmos1.models.autoregressive.config import GPTConfig, gpt_config
 from cosmos1.models.autoregressive.generation import generate_tokens
 from cosmos1.models.autoregressive.model import AutoregressiveModel
@@ -25,9 +25,6 @@ from cosmos1.models.tokenizers.token_grid import clip_shape, latent_grid
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device, release_memory
 from cosmos1.parallel.strategy import MegatronStrategy
-from cosmos1.training.config import RestoreConfig
-from cosmos1.training.parallel_model import ParallelModel
-from cosmos1.training.run_state import load_weights
 
 
 def task_of_checkpoint(path: Path, height: int | None = None, width: int | None = None) -> AutoregressiveModel:
@@ -98,14 +95,8 @@ class AutoregressiveGenerator:
 
     def __init__(self, task: AutoregressiveModel, checkpoint: Path | None, ema: int | None = None):
         strategy = MegatronStrategy(tensor_model_parallel_size=process_groups.world_size())
-        task.validate(strategy, process_groups.world_size())
-        process_groups.initialize(strategy)
         self.task = task
-        precision = "bf16" if device().type == "cuda" else "fp32"
-        self.model = ParallelModel(task, strategy, precision, seed=1234, trainable=False)
-        self.report: list[str] = []
-        if checkpoint is not None:
-            self.report = load_weights(self.model, RestoreConfig(path=str(checkpoint), ema=ema))
+        self.model, self.report = open_network(task, strategy, checkpoint, ema)
         frames, height, width = self.video_shape
         self.report += [*task.describe()[:2], f"videos: {frames} frames of {height} x {width}"]
         published = HUB_NAMES.get(tuple(task.compression_factor)) if task.tokenizer == "cosmos_dv" else None
@@ -169,7 +160,7 @@ class AutoregressiveGenerator:
         text. ``controls`` are the signals by batch key. Views are shown side by side.
         """
         tokens, rate = self._continue(given_tokens, text, settings, cuda_graph, progress, controls)
-        return self._frames(tokens), rate
+        return self.frames_of_tokens(tokens), rate
 
     def roll_out(
         self,
@@ -192,7 +183,7 @@ class AutoregressiveGenerator:
             clip, rate = self._continue(tokens[first], None, seeded, cuda_graph, progress, controls)
             tokens += clip.split(frame_size, dim=1)[-num_new:]
             rates.append(rate)
-        return self._frames(torch.cat(tokens, dim=1)), sum(rates) / len(rates)
+        return self.frames_of_tokens(torch.cat(tokens, dim=1)), sum(rates) / len(rates)
 
     def _continue(self, given, text, settings, cuda_graph, progress, controls) -> tuple[torch.Tensor, float]:
         text = None if text is None else text.to(device()).float()
@@ -200,7 +191,7 @@ class AutoregressiveGenerator:
         with self.model.evaluating():
             return generate_tokens(self.model.networks[0], given, text, settings, cuda_graph, progress, controls)
 
-    def _frames(self, tokens: torch.Tensor) -> np.ndarray:
+    def frames_of_tokens(self, tokens: torch.Tensor) -> np.ndarray:
         """Frames ``[T, H, W, 3]`` uint8 of all tokens ``[1, ...]``: one after another where each is a picture of its own."""
         config = self.task.config
         _, rows, columns = config.latent_shape

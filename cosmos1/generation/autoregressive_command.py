@@ -49,11 +49,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fps", type=float, default=25)
     p.add_argument("--video_save_path", "--video_save_name", default="generated.mp4", help="with a batch: a folder")
-    p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
-    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
-    p.add_argument(
-        "--guardrail", action="store_true", help="check prompts and videos with cosmos_guardrail (default: off)"
-    )
+    command.add_rules(p)
     p.add_argument(
         "--tp_size",
         "--tensor_model_parallel_size",

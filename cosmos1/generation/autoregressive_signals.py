@@ -10,7 +10,7 @@ from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.action_command import first_picture
 from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
-from cosmos1.generation.command import checkpoint_path
+from cosmos1.generation.command import checkpoint_path, recorded_data
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
 
 if TYPE_CHECKING:
@@ -135,13 +135,12 @@ def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames:
     from cosmos1.data.geometry.cameras import plucker_embeddings
     from cosmos1.data.geometry.letterbox import letterbox, padding_mask
     from cosmos1.data.modules.token_folder import rays_of_tokens
-    from cosmos1.generation.generator import VideoShape, recorded_settings
+    from cosmos1.generation.generator import VideoShape
     from cosmos1.models.tokenizers.token_grid import clip_shape
 
     _, h, w = task.config.latent_shape
     shape = VideoShape(*clip_shape(task.config.latent_shape, tuple(task.compression_factor)), options.fps)
-    trained = recorded_settings(checkpoint_path(options), "data") if options.checkpoint else {}
-    metres_per_unit = options.metres_per_unit or trained.get("metres_per_unit")
+    metres_per_unit = options.metres_per_unit or recorded_data(options).get("metres_per_unit")
     source_height, source_width = frames.shape[1:3]
     cameras = chosen_cameras(options, shape, source_height, source_width)
     mask = padding_mask(letterbox(source_height, source_width, shape.height, shape.width), h, w)

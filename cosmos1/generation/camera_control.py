@@ -58,7 +58,8 @@ class Shot:
 
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
-    from cosmos1.generation.generator import VideoShape, recorded_settings
+    from cosmos1.generation.generator import VideoShape
+    from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
@@ -67,29 +68,22 @@ def generate(options: argparse.Namespace) -> None:
     prompts = [check_prompt(request.prompt) for request in requests]
     task = command.choose_network(options, PROGRAM, _untrained)
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
-    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
-    trained = recorded_settings(command.checkpoint_path(options), "data") if options.checkpoint else {}
+    _, _, *latent_size = shape.latent_shape(task.config)
+    trained = command.recorded_data(options)
     rays = {
         "metres_per_unit": options.metres_per_unit or trained.get("metres_per_unit"),
         "alignment": options.frame_alignment or trained.get("frame_alignment", "latent"),
     }
-    shots = [read_shot(options, request, shape, **rays) for request in requests]
+    shots = [read_shot(options, request, shape, latent_size, **rays) for request in requests]
 
     generator = command.open_generator(options, task)
     texts = generator.embed([*prompts, options.negative_prompt])
     negative = texts[-1:] if options.negative_prompt else None
     for shot, prompt, text in zip(shots, prompts, texts[:-1]):
+        shown = Prompt(text[None], shape.fps, negative, shot.controls, shot.padding_mask)
+        settings = command.sampling_settings(shot.options)
         with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-            frames = generator.generate(
-                text[None],
-                negative,
-                shape,
-                command.sampling_settings(shot.options),
-                shot.given_frames,
-                progress,
-                shot.controls,
-                shot.padding_mask,
-            )
+            frames = generator.generate(shown, shape, settings, shot.given_frames, progress)
         frames = finish_video(frames)
         if process_groups.is_main_rank():
             save(shot, prompt, frames, rays)
@@ -106,23 +100,29 @@ def _untrained(size: str):
 
 
 def read_shot(
-    options: argparse.Namespace, request: command.Request, shape: "VideoShape", metres_per_unit, alignment: str
+    options: argparse.Namespace,
+    request: command.Request,
+    shape: "VideoShape",
+    latent_size: "list[int]",
+    metres_per_unit: "float | None",
+    alignment: str,
 ) -> Shot:
-    """Read pictures and cameras of one video. Raises ConfigError or DataError for what does not go together."""
+    """Read pictures and cameras of one video, which is ``latent_size`` (rows, columns) as a latent.
+
+    Raises ConfigError or DataError for what does not go together.
+    """
     import torch
 
     from cosmos1.data.geometry.cameras import plucker_embeddings
     from cosmos1.data.geometry.letterbox import letterbox, letterbox_frames, padding_mask
-    from cosmos1.generation.generator import SPATIAL_FACTOR
 
     options = command.options_of(options, request, PER_VIDEO)
     frames = _given_frames(options, request)
     source_height, source_width = frames.shape[1:3]
     box = letterbox(source_height, source_width, shape.height, shape.width)
     cameras = chosen_cameras(options, shape, source_height, source_width)
-    h, w = shape.height // SPATIAL_FACTOR, shape.width // SPATIAL_FACTOR
-    mask = torch.from_numpy(padding_mask(box, h, w).copy())
-    rays_F6hw = torch.from_numpy(plucker_embeddings(cameras, h, w, metres_per_unit))
+    mask = torch.from_numpy(padding_mask(box, *latent_size).copy())
+    rays_F6hw = torch.from_numpy(plucker_embeddings(cameras, *latent_size, metres_per_unit))
     rays_t6hw = rays_F6hw[_frames_of_latents(alignment, shape.num_frames)] * (1 - mask)
     controls = {"plucker_embeddings": rays_t6hw[None]}
     return Shot(request, options, letterbox_frames(frames, box), cameras, controls, mask[None])

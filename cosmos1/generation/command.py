@@ -48,16 +48,22 @@ def parser(description: str, video2world: bool) -> argparse.ArgumentParser:
     p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
     p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
     p.add_argument("--video_save_path", default="generated.mp4", help="with --batch_input_path: a folder")
-    p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
-    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
-    p.add_argument(
-        "--guardrail", action="store_true", help="check prompts and videos with cosmos_guardrail (default: off)"
-    )
+    add_rules(p)
     if video2world:
         p.add_argument("--conditioned_image_or_video_path")
         p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many last frames are given")
         p.add_argument("--num_chunks", type=int, default=1, help="chain this many samples to a long video")
     return p
+
+
+def add_rules(p: argparse.ArgumentParser, prompts: bool = True) -> None:
+    """The options of :func:`hooks`; without ``prompts`` only videos are checked."""
+    what = "prompts and videos" if prompts else "videos"
+    if prompts:
+        p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
+    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
+    p.add_argument("--guardrail", action="store_true", help=f"check {what} with cosmos_guardrail (default: off)")
+    p.set_defaults(prompt_hook=None)
 
 
 @dataclass
@@ -198,6 +204,13 @@ def checkpoint_path(options: argparse.Namespace) -> Path | None:
     return Path(options.checkpoint).expanduser() if options.checkpoint else None
 
 
+def recorded_data(options: argparse.Namespace) -> dict[str, Any]:
+    """The ``data`` settings of the run that wrote ``--checkpoint``; empty without one and for weights of other programs."""
+    from cosmos1.generation.generator import recorded_settings
+
+    return recorded_settings(checkpoint_path(options), "data") if options.checkpoint else {}
+
+
 def choose_network(
     options: argparse.Namespace, program: str, untrained: Callable[[str], "DiffusionModel"]
 ) -> "DiffusionModel":
@@ -239,6 +252,7 @@ def sampling_settings(options: argparse.Namespace) -> "GenerationSettings":
 
 def _generate(options: argparse.Namespace, video2world: bool) -> None:
     from cosmos1.generation.generator import VideoShape, network_of_size
+    from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
 
     requests = read_requests(options, video2world)
@@ -247,31 +261,31 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     program = f"recipes/generate/{'video' if video2world else 'text'}2world.py"
     task = choose_network(options, program, lambda size: network_of_size(size, video2world))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
-    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
+    shape.latent_shape(task.config)
 
     generator = open_generator(options, task)
     texts = generator.embed([*prompts, options.negative_prompt])
     negative = texts[-1:] if options.negative_prompt else None
     for request, prompt, text in zip(requests, prompts, texts[:-1]):
-        frames = finish_video(_one_video(generator, options, request, text[None], negative, shape, video2world))
+        shown = Prompt(text[None], shape.fps, negative)
+        frames = finish_video(_one_video(generator, options, request, shown, shape, video2world))
         if process_groups.is_main_rank():
             save(request, prompt, frames, options)
     process_groups.shutdown()
 
 
-def _one_video(generator, options, request, text, negative, shape, video2world):
+def _one_video(generator, options, request, prompt, shape, video2world):
     from cosmos1.generation.generator import read_given_frames
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
     settings = sampling_settings(options)
     with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-        arguments = {"text": text, "negative_text": negative, "shape": shape, "progress": progress}
         if not video2world:
-            return generator.generate(settings=settings, **arguments)
+            return generator.generate(prompt, shape, settings, progress=progress)
         given = read_given_frames(request.visual_input, options.num_input_frames)
         return generator.generate_long(
-            options.num_chunks, options.num_input_frames, settings, given_frames=given, **arguments
+            options.num_chunks, options.num_input_frames, settings, given, prompt=prompt, shape=shape, progress=progress
         )
 
 

@@ -6,7 +6,7 @@ loaded when frames are encoded or decoded and freed again.
 """
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from cosmos1 import hub
 from cosmos1.checkpoint import folders, formats, networks
 from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
+from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.models.diffusion.config import DiTConfig, dit_config
-from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Prompt, generate_latent
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
 from cosmos1.models.tokenizers.text import build_text_encoder
@@ -29,9 +30,7 @@ from cosmos1.parallel.strategy import MegatronStrategy
 from cosmos1.training.config import RestoreConfig
 from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.run_state import load_weights
-from cosmos1.training.schedule_runner import predict
-
-SPATIAL_FACTOR = 8
+from cosmos1.training.sampling import predictor
 
 
 @dataclass
@@ -43,20 +42,21 @@ class VideoShape:
     width: int
     fps: float
 
-    def latent_shape(self, channels: int, temporal_factor: int = 8) -> list[int]:
-        """``[C, T, H, W]``; raises :class:`ConfigError` for sizes that no tokenizer makes."""
-        if (self.num_frames - 1) % temporal_factor or self.height % 16 or self.width % 16:
+    def latent_shape(self, config: DiTConfig) -> list[int]:
+        """``[C, T, H, W]`` of the latents of a network; raises :class:`ConfigError` for sizes that give none."""
+        time, space = config.temporal_factor, config.spatial_factor
+        patch = space * config.patch_spatial
+        if (self.num_frames - 1) % time or self.height % patch or self.width % patch:
             nearest = (
-                (self.num_frames - 1) // temporal_factor * temporal_factor + 1,
-                self.height // 16 * 16,
-                self.width // 16 * 16,
+                (self.num_frames - 1) // time * time + 1,
+                *(n // patch * patch for n in (self.height, self.width)),
             )
             raise ConfigError(
                 f"--num_video_frames {self.num_frames} --height {self.height} --width {self.width}: frames must be "
-                f"{temporal_factor}k+1, height and width multiples of 16; nearest are {', '.join(map(str, nearest))}"
+                f"{time}k+1, height and width multiples of {patch}; nearest are {', '.join(map(str, nearest))}"
             )
-        frames = (self.num_frames - 1) // temporal_factor + 1
-        return [channels, frames, self.height // SPATIAL_FACTOR, self.width // SPATIAL_FACTOR]
+        frames = (self.num_frames - 1) // time + 1
+        return [config.latent_channels, frames, self.height // space, self.width // space]
 
 
 def network_of_checkpoint(path: Path) -> DiffusionModel:
@@ -119,21 +119,31 @@ def embed_prompts(prompts: list[str], encoder_name: str) -> torch.Tensor:
     return embeddings
 
 
+def open_network(
+    task: DiffusionModel | AutoregressiveModel, strategy: MegatronStrategy, checkpoint: Path | None, ema: int | None
+) -> tuple[ParallelModel, list[str]]:
+    """The network on the processes of torchrun, and what was loaded. Without a checkpoint the weights are untrained.
+
+    Raises:
+        ConfigError, CheckpointError: for a layout or weights that do not fit.
+    """
+    task.validate(strategy, process_groups.world_size())
+    process_groups.initialize(strategy)
+    precision = "bf16" if device().type == "cuda" else "fp32"
+    model = ParallelModel(task, strategy, precision, seed=1234, trainable=False)
+    if checkpoint is None:
+        return model, []
+    return model, load_weights(model, RestoreConfig(path=str(checkpoint), ema=ema))
+
+
 class VideoGenerator:
     """Generates videos on the processes of torchrun; ``strategy`` may split the network (TP) and the tokens (CP)."""
 
     def __init__(
         self, task: DiffusionModel, strategy: MegatronStrategy, checkpoint: Path | None, ema: int | None = None
     ):
-        task.validate(strategy, process_groups.world_size())
-        process_groups.initialize(strategy)
         self.task = task
-        precision = "bf16" if device().type == "cuda" else "fp32"
-        self.model = ParallelModel(task, strategy, precision, seed=1234, trainable=False)
-        self.report: list[str] = []
-        if checkpoint is not None:
-            restore = RestoreConfig(path=str(checkpoint), ema=ema)
-            self.report = load_weights(self.model, restore)
+        self.model, self.report = open_network(task, strategy, checkpoint, ema)
 
     def embed(self, prompts: list[str]) -> torch.Tensor:
         """Text embeddings ``[N, 512, 1024]`` of :func:`embed_prompts`. An empty prompt is no text, zeros, as training has it
@@ -144,56 +154,26 @@ class VideoGenerator:
 
     def generate(
         self,
-        text: torch.Tensor,
-        negative_text: torch.Tensor | None,
+        prompt: Prompt,
         shape: VideoShape,
         settings: GenerationSettings,
         given_frames: np.ndarray | None = None,
         progress=None,
-        controls: dict[str, torch.Tensor] | None = None,
-        padding_mask: torch.Tensor | None = None,
     ) -> np.ndarray:
-        """One video ``[T, H, W, 3]`` uint8.
-
-        ``text`` is ``[1, 512, 1024]``; without ``negative_text`` guidance leads away from no text. ``given_frames``
-        (``[1 or 8k+1, H, W, 3]``) start a Video2World sample. ``controls`` are the signals of a batch of one, by batch key;
-        ``padding_mask`` ``[1, 1, h, w]`` marks what a letterbox fills.
-        """
-        latent_shape = shape.latent_shape(self.task.config.latent_channels, self.task.config.temporal_factor)
-        given = None
+        """One video ``[T, H, W, 3]`` uint8. ``given_frames`` (``[1 or 8k+1, H, W, 3]``) start a Video2World sample."""
         if given_frames is not None:
             count = self.num_given(len(given_frames), shape)
-            given = GivenFrames(self.encode_start(given_frames, shape), count)
-        arguments = {"given": given, "progress": progress, "controls": controls, "padding_mask": padding_mask}
-        latent = self.sample_latent(latent_shape, text, negative_text, shape.fps, settings, **arguments)
+            prompt = replace(prompt, given=GivenFrames(self.encode_start(given_frames, shape), count))
+        latent = self.sample_latent(shape.latent_shape(self.task.config), prompt, settings, progress)
         return self.decode(latent, shape.num_frames)
 
     def sample_latent(
-        self,
-        latent_shape: list[int],
-        text: torch.Tensor,
-        negative_text: torch.Tensor | None,
-        fps: float,
-        settings: GenerationSettings,
-        controls: dict[str, torch.Tensor] | None = None,
-        **arguments,
+        self, latent_shape: list[int], prompt: Prompt, settings: GenerationSettings, progress=None
     ) -> torch.Tensor:
-        """One latent ``[1, C, T, H, W]`` as the tokenizer decodes it; the other ``arguments`` are those of
-        :func:`~cosmos1.models.diffusion.generation.generate_latent`."""
+        """One latent ``[1, C, T, H, W]`` as the tokenizer decodes it; ``latent_shape`` is ``[C, T, H, W]``."""
         self.task.validate_sample(self.model.strategy, latent_shape)
         with self.model.evaluating():
-            return generate_latent(
-                lambda sample: predict(self.model, sample),
-                latent_shape,
-                text.to(device()),
-                negative_text.to(device()) if negative_text is not None else None,
-                fps,
-                settings,
-                self.task.objective.sigma_data,
-                condition_mask=self.task.config.condition_mask,
-                controls={name: value.to(device()) for name, value in (controls or {}).items()},
-                **arguments,
-            )
+            return generate_latent(predictor(self.model), latent_shape, prompt.to(device()), settings, progress)
 
     def decode(self, latent: torch.Tensor, num_frames: int) -> np.ndarray:
         """Frames ``[T, H, W, 3]`` uint8 of a latent ``[1, C, T, H, W]``."""
@@ -201,13 +181,14 @@ class VideoGenerator:
             return tensor_to_frames(tokenizer.decode(latent))
 
     def generate_long(
-        self, num_chunks: int, num_input_frames: int, settings: GenerationSettings, **arguments
+        self, num_chunks: int, num_input_frames: int, settings: GenerationSettings, given_frames: np.ndarray, **others
     ) -> np.ndarray:
-        """Chained Video2World samples: each starts with the last ``num_input_frames`` frames of the one before."""
-        video = self.generate(settings=settings, **arguments)
+        """Chained Video2World samples: each starts with the last ``num_input_frames`` frames of the one before. The
+        ``others`` are arguments of :meth:`generate`."""
+        video = self.generate(settings=settings, given_frames=given_frames, **others)
         for _ in range(1, num_chunks):
-            settings = GenerationSettings(settings.num_steps, settings.guidance, settings.sampler, settings.seed + 1)
-            following = self.generate(settings=settings, **{**arguments, "given_frames": video[-num_input_frames:]})
+            settings = replace(settings, seed=settings.seed + 1)
+            following = self.generate(settings=settings, given_frames=video[-num_input_frames:], **others)
             video = np.concatenate([video, following[num_input_frames:]])
         return video
 

@@ -65,7 +65,7 @@ def generate(options: argparse.Namespace) -> None:
     check_prompt, finish_video = command.hooks(options)
     task = command.choose_network(options, PROGRAM, lambda size: _untrained(size, rig, options))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
-    shape.latent_shape(task.config.latent_channels, task.config.temporal_factor)
+    shape.latent_shape(task.config)
     rows = view_rows(options, task, rig)
     drives = [read_drive(options, request, task, rig, rows) for request in requests]
     for drive in drives:
@@ -108,11 +108,7 @@ def view_rows(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -
 
     Raises ConfigError for a rig that the network does not know.
     """
-    from cosmos1.generation.generator import recorded_settings
-
-    num_views = task.config.views.num_views
-    trained = recorded_settings(command.checkpoint_path(options), "data") if options.checkpoint else {}
-    names = trained.get("cameras")
+    num_views, names = task.config.views.num_views, command.recorded_data(options).get("cameras")
     if names is None and len(rig.names) != num_views:
         raise ConfigError(
             f"--rig {options.rig} has {len(rig.names)} cameras ({', '.join(rig.names)}), the network was trained with "
@@ -142,8 +138,6 @@ def read_drive(
 def frame_repeats(options: argparse.Namespace, num_views: int) -> "list[float]":
     """How many frames of each view are to repeat the one before. The released networks of six views were trained with slow
     cameras in the last two places and are told so when they generate; runs of this suite need no such hint."""
-    from cosmos1.generation.generator import recorded_settings
-
     if options.frame_repeat is not None:
         if len(options.frame_repeat) != num_views or min(options.frame_repeat) < 0:
             raise ConfigError(
@@ -151,7 +145,7 @@ def frame_repeats(options: argparse.Namespace, num_views: int) -> "list[float]":
                 "for each view of --rig, each 0 or more"
             )
         return options.frame_repeat
-    is_own = not options.checkpoint or recorded_settings(command.checkpoint_path(options), "data")
+    is_own = not options.checkpoint or command.recorded_data(options)
     return [0.0] * num_views if is_own or num_views != 6 else [0.0] * 4 + [REPEATED_FRAMES] * 2
 
 
@@ -256,28 +250,20 @@ def generate_views(
     """Frames ``[T, H, W, 3]`` uint8 of each view. Views are encoded and decoded one by one."""
     import torch
 
-    from cosmos1.models.diffusion.generation import GivenFrames
+    from cosmos1.models.diffusion.generation import GivenFrames, Prompt
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
-    config = generator.task.config
-    channels, frames, height, width = shape.latent_shape(config.latent_channels, config.temporal_factor)
-    num_views, given = drive.controls["view_indices"].shape[1], None
+    config, prompt = generator.task.config, Prompt(text, shape.fps, negative, drive.controls)
+    channels, frames, height, width = shape.latent_shape(config)
+    num_views = drive.controls["view_indices"].shape[1]
     if drive.given_frames:
         count = generator.num_given(len(drive.given_frames[0]), shape)
         starts = [generator.encode_start(frames, shape) for frames in drive.given_frames]
-        given = GivenFrames(torch.cat(starts, dim=2), count)
+        prompt.given = GivenFrames(torch.cat(starts, dim=2), count)
+    latent_shape, settings = [channels, num_views * frames, height, width], command.sampling_settings(drive.options)
     with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-        latent = generator.sample_latent(
-            [channels, num_views * frames, height, width],
-            text,
-            negative,
-            shape.fps,
-            command.sampling_settings(drive.options),
-            drive.controls,
-            given=given,
-            progress=progress,
-        )
+        latent = generator.sample_latent(latent_shape, prompt, settings, progress)
     return [generator.decode(view, shape.num_frames) for view in latent.chunk(num_views, dim=2)]
 
 

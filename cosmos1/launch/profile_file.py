@@ -10,6 +10,7 @@
 An unknown key, or a value of another type, is refused.
 """
 
+import dataclasses
 import os
 import typing
 from pathlib import Path
@@ -48,7 +49,8 @@ def choose_profile(
     if executor not in (None, named):
         raise ConfigError(f"--executor {executor} with {where}, which is for {named}; leave --executor away")
     profile_class = PROFILES[named]
-    types = typing.get_type_hints(profile_class)
+    hints = typing.get_type_hints(profile_class)
+    types = {field.name: hints[field.name] for field in dataclasses.fields(profile_class)}
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:

@@ -3,7 +3,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, ClassVar, Dict, List, Optional, Tuple
 
 from cosmos1.errors import ConfigError
 
@@ -17,6 +17,10 @@ IMAGE_WORKDIR = "/opt/cosmos-posttraining"
 class Profile:
     """What every executor takes."""
 
+    executor: ClassVar[str]
+    one_machine: ClassVar[bool] = False
+    needed: ClassVar[Tuple[str, ...]] = ()
+    """Fields without which the executor cannot work."""
     nodes: int = 1
     gpus_per_node: int = 0
     """0 asks for no GPU."""
@@ -48,22 +52,30 @@ class Profile:
                     f"env.{name} in the profile would be written into a script; export {name} in the shell that "
                     f'launches, and name it in secrets: secrets = ["{name}"]'
                 )
+        missing = [name for name in self.needed if not getattr(self, name)]
+        if missing:
+            raise ConfigError(
+                f"--executor {self.executor} needs {', '.join(missing)} in its profile, or as --set {missing[0]}=..."
+            )
+        if self.one_machine and self.nodes != 1:
+            raise ConfigError(
+                f"nodes={self.nodes} with --executor {self.executor}, which is this machine alone; use nodes=1"
+            )
 
 
 @dataclass
 class LocalProfile(Profile):
     """torchrun on this machine."""
 
-    def validate(self) -> None:
-        super().validate()
-        if self.nodes != 1:
-            raise ConfigError(f"nodes={self.nodes} with --executor local, which is this machine alone; use nodes=1")
+    executor = "local"
+    one_machine = True
 
 
 @dataclass
 class SlurmProfile(Profile):
     """sbatch, on this machine or through ssh; with pyxis when there is a container image."""
 
+    executor = "slurm"
     account: Optional[str] = None
     partition: Optional[str] = None
     time: str = "04:00:00"
@@ -98,6 +110,9 @@ class SlurmProfile(Profile):
 class DockerProfile(Profile):
     """``docker run`` on this machine."""
 
+    executor = "docker"
+    one_machine = True
+    needed = ("container_image",)
     container_image: str = ""
     mounts: List[str] = field(default_factory=list)
     """source:target pairs; the current folder is mounted on workdir in any case."""
@@ -107,17 +122,12 @@ class DockerProfile(Profile):
     options: List[str] = field(default_factory=list)
     """Other options of docker run, for example ["--privileged"]."""
 
-    def validate(self) -> None:
-        super().validate()
-        _needs(self, "docker", "container_image")
-        if self.nodes != 1:
-            raise ConfigError(f"nodes={self.nodes} with --executor docker, which is this machine alone; use nodes=1")
-
 
 @dataclass
 class SkypilotProfile(Profile):
     """A cluster that SkyPilot starts in a cloud or on Kubernetes, and takes down after the job."""
 
+    executor = "skypilot"
     workdir: str = "."
     """SkyPilot copies the current folder to the nodes and starts there."""
     resources: Dict[str, Any] = field(default_factory=dict)
@@ -131,6 +141,8 @@ class SkypilotProfile(Profile):
 class KubeflowProfile(Profile):
     """A TrainJob of Kubeflow Trainer (trainer.kubeflow.org/v1alpha1)."""
 
+    executor = "kubeflow"
+    needed = ("container_image",)
     container_image: str = ""
     """Holds this repository at workdir."""
     workdir: str = IMAGE_WORKDIR
@@ -143,15 +155,13 @@ class KubeflowProfile(Profile):
     """Kubernetes secret that holds the variables of secrets under their names."""
     image_pull_secrets: List[str] = field(default_factory=list)
 
-    def validate(self) -> None:
-        super().validate()
-        _needs(self, "kubeflow", "container_image")
-
 
 @dataclass
 class LeptonProfile(Profile):
     """A batch job of DGX Cloud Lepton."""
 
+    executor = "lepton"
+    needed = ("container_image", "nemo_run_dir", "node_group", "resource_shape")
     container_image: str = ""
     """Holds this repository at workdir."""
     workdir: str = IMAGE_WORKDIR
@@ -163,15 +173,13 @@ class LeptonProfile(Profile):
     """Tables with path and mount_path."""
     image_pull_secrets: List[str] = field(default_factory=list)
 
-    def validate(self) -> None:
-        super().validate()
-        _needs(self, "lepton", "container_image", "nemo_run_dir", "node_group", "resource_shape")
-
 
 @dataclass
 class DGXCloudProfile(Profile):
     """A training workload of DGX Cloud (Run:ai)."""
 
+    executor = "dgxcloud"
+    needed = ("base_url", "kube_apiserver_url", "project_name", "container_image", "pvc_nemo_run_dir")
     base_url: str = ""
     kube_apiserver_url: str = ""
     project_name: str = ""
@@ -185,27 +193,14 @@ class DGXCloudProfile(Profile):
     secret: str = "cosmos1"
     """Run:ai credential that holds the variables of secrets under their names."""
 
-    def validate(self) -> None:
-        super().validate()
-        _needs(
-            self, "dgxcloud", "base_url", "kube_apiserver_url", "project_name", "container_image", "pvc_nemo_run_dir"
-        )
 
-
-def _needs(profile: Profile, executor: str, *names: str) -> None:
-    missing = [name for name in names if not getattr(profile, name)]
-    if missing:
-        raise ConfigError(
-            f"--executor {executor} needs {', '.join(missing)} in its profile, or as --set {missing[0]}=..."
-        )
-
-
-PROFILES = {
-    "local": LocalProfile,
-    "slurm": SlurmProfile,
-    "docker": DockerProfile,
-    "skypilot": SkypilotProfile,
-    "kubeflow": KubeflowProfile,
-    "lepton": LeptonProfile,
-    "dgxcloud": DGXCloudProfile,
-}
+KINDS = (
+    LocalProfile,
+    SlurmProfile,
+    DockerProfile,
+    SkypilotProfile,
+    KubeflowProfile,
+    LeptonProfile,
+    DGXCloudProfile,
+)
+PROFILES = {kind.executor: kind for kind in KINDS}

@@ -84,18 +84,18 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
     )
 
 
-def with_data(recipe: run.Partial, module: type, path: str, **settings) -> None:
-    """Feed ``recipe`` from another data module, in batches as before. The tiny recipes read ``demo_output/<path>``."""
-    tiny = recipe.trainer.precision == "fp32"
+def with_data(recipe: run.Partial, size: str, module: type, path: str, **settings) -> None:
+    """Feed ``recipe`` from another data module, in batches as before. The tiny sizes read ``demo_output/<path>``."""
+    folder = "demo_output/" if size.startswith("tiny") else ""
     batch = {name: getattr(recipe.data, name) for name in ("micro_batch_size", "global_batch_size", "num_workers")}
-    recipe.data = run.Config(module, path=f"demo_output/{path}" if tiny else path, **batch | settings)
+    recipe.data = run.Config(module, path=folder + path, **batch | settings)
 
 
-def with_new_layers(recipe: run.Partial, names: list[str], lr_multiplier: float) -> None:
+def with_new_layers(recipe: run.Partial, size: str, names: list[str], lr_multiplier: float) -> None:
     """``names`` begin the names of weights that the checkpoint of the base network may lack. In the full-size recipes they
     learn ``lr_multiplier`` times as fast as what is already trained."""
     recipe.resume.restore_config.allow_missing = names
-    if recipe.trainer.precision != "fp32":
+    if not size.startswith("tiny"):
         recipe.optim.new_layers = run.Config(NewLayers, names=names, lr_multiplier=lr_multiplier)
 
 

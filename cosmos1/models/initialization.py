@@ -53,12 +53,12 @@ def global_name(network, local_name: str) -> str:
 
 
 @torch.no_grad()
-def initialize(network, seed: int, draw: Callable, mark_replicated: Callable) -> None:
-    """Fill all parameters and buffers of a pipeline stage and mark them for Megatron-core's gradient reductions.
+def initial_values(network, seed: int, draw: Callable):
+    """``(local name, tensor, fp32 value, axis)`` of all parameters and buffers of a pipeline stage. The value is this rank's
+    part of what is drawn, split along ``axis`` by tensor parallelism (None: every rank has the whole).
 
     Args:
         draw: ``(global name, whole shape, generator)`` to the whole fp32 tensor.
-        mark_replicated: ``(local name, parameter)`` for parameters that every tensor-parallel rank holds.
     """
     tp_rank = parallel_state.get_tensor_model_parallel_rank()
     tp_size = parallel_state.get_tensor_model_parallel_world_size()
@@ -68,13 +68,24 @@ def initialize(network, seed: int, draw: Callable, mark_replicated: Callable) ->
         shape = list(tensor.shape)
         if axis is not None:
             shape[axis] *= tp_size
-        whole = draw(name, shape, named_generator(seed, name, tensor.device))
-        if axis is None:
-            tensor.copy_(whole)
-            if isinstance(tensor, torch.nn.Parameter):
-                mark_replicated(local_name, tensor)
-            continue
-        stride = tensor_parallel_stride(network, name)
-        parts = [matrix.chunk(tp_size, dim=axis)[tp_rank] for matrix in whole.chunk(stride, dim=axis)]
-        tensor.copy_(torch.cat(parts, dim=axis))
-        tensor.tensor_model_parallel, tensor.partition_dim, tensor.partition_stride = True, axis, stride
+        value = draw(name, shape, named_generator(seed, name, tensor.device))
+        if axis is not None:
+            matrices = value.chunk(tensor_parallel_stride(network, name))
+            value = torch.cat([matrix.chunk(tp_size, dim=axis)[tp_rank] for matrix in matrices], dim=axis)
+        yield local_name, tensor, value, axis
+
+
+@torch.no_grad()
+def initialize(network, values, mark_replicated: Callable) -> None:
+    """Fill a pipeline stage with its ``initial_values`` and mark parameters for Megatron-core's gradient reductions.
+
+    Args:
+        mark_replicated: ``(local name, parameter)`` for parameters that every tensor-parallel rank holds.
+    """
+    for local_name, tensor, value, axis in values:
+        tensor.copy_(value)
+        if axis is not None:
+            stride = tensor_parallel_stride(network, global_name(network, local_name))
+            tensor.tensor_model_parallel, tensor.partition_dim, tensor.partition_stride = True, axis, stride
+        elif isinstance(tensor, torch.nn.Parameter):
+            mark_replicated(local_name, tensor)

@@ -1,18 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every network tells Megatron-core alike: no dropout, no biases, no fused extras, and the parallel layout."""
+"""What every network tells Megatron-core alike: its size, no dropout, no biases, no fused extras, and the layout."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 from cosmos1.parallel.strategy import MegatronStrategy
 
+if TYPE_CHECKING:
+    from cosmos1.models.autoregressive.config import GPTConfig
+    from cosmos1.models.diffusion.config import DiTConfig
 
-def megatron_settings(strategy: MegatronStrategy, params_dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of Megatron-core's TransformerConfig that do not depend on the network."""
+
+@dataclass
+class MegatronNetworkConfig(TransformerConfig):
+    """Megatron-core's configuration with what our layers read beside it."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    context_parallel_mode: str = "auto"
+    has_cond_embedder: bool = True
+    """Megatron-core then sums the gradients of parameters that every pipeline stage holds, where there are some."""
+
+
+def megatron_settings(
+    network: Union["DiTConfig", "GPTConfig"],
+    strategy: MegatronStrategy,
+    params_dtype: torch.dtype,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Arguments of :class:`MegatronNetworkConfig` that follow one rule for every family of networks."""
     pipeline = strategy.pipeline_model_parallel_size
     virtual = strategy.virtual_pipeline_model_parallel_size
     return {
+        "device": device,
+        "context_parallel_mode": network.context_parallel_mode,
+        "num_layers": network.num_layers,
+        "hidden_size": network.hidden_size,
+        "num_attention_heads": network.num_attention_heads,
+        "kv_channels": network.head_dim,
         "add_bias_linear": False,
         "bias_activation_fusion": False,
         "bias_dropout_fusion": False,

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from cosmos1.errors import ConfigError
+from cosmos1.errors import ConfigError, check_positive
 
 
 @dataclass
@@ -42,9 +42,8 @@ class MegatronStrategy:
 
     def validate(self, world_size: int, num_layers: int, num_attention_heads: int) -> None:
         """Raise :class:`ConfigError`, naming the settings that disagree and the remedy."""
-        for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"trainer.strategy.{name}={getattr(self, name)}; it must be 1 or more")
+        sizes = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
+        check_positive(self, "trainer.strategy", *sizes)
         if world_size % self.model_parallel_size:
             raise ConfigError(
                 f"{world_size} processes cannot be divided into groups of tensor_model_parallel_size="
@@ -86,6 +85,18 @@ class MegatronStrategy:
                 f"{num_layers}"
             )
 
+    def validate_tokens(self, num_tokens: int) -> None:
+        """Raise :class:`ConfigError` if the tokens of a sample cannot be split evenly over context and sequence
+        parallelism."""
+        split = self.context_parallel_size
+        split *= self.tensor_model_parallel_size if self.sequence_parallel else 1
+        if num_tokens % split:
+            raise ConfigError(
+                f"a sample has {num_tokens} tokens, which do not divide by context_parallel_size="
+                f"{self.context_parallel_size} x tensor_model_parallel_size={self.tensor_model_parallel_size} "
+                "(sequence_parallel); choose sizes whose product divides it, or sequence_parallel=false"
+            )
+
     def describe(self, world_size: int) -> str:
         parts = [
             f"TP={self.tensor_model_parallel_size}" + (" + SP" if self.sequence_parallel else ""),
@@ -105,9 +116,7 @@ def micro_batches_per_step(data, strategy: MegatronStrategy, data_parallel_size:
     Raises:
         ConfigError: the batch sizes do not divide, naming the three numbers.
     """
-    for name in ("micro_batch_size", "global_batch_size"):
-        if getattr(data, name) < 1:
-            raise ConfigError(f"data.{name}={getattr(data, name)}; it must be 1 or more")
+    check_positive(data, "data", "micro_batch_size", "global_batch_size")
     per_round = data.micro_batch_size * data_parallel_size
     if data.global_batch_size % per_round:
         raise ConfigError(

@@ -115,6 +115,7 @@ class TrainingRun:
             for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
         else:
+            self.model.start_untrained()
             self.metrics.message(
                 "weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network"
             )

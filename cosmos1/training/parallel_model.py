@@ -25,27 +25,25 @@ class ParallelModel:
     """
 
     def __init__(self, task, strategy: MegatronStrategy, precision: str, seed: int, trainable: bool = True):
-        self.task, self.strategy = task, strategy
+        self.task, self.strategy, self.seed = task, strategy, seed
         compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         # FSDP keeps fp32 parameters and casts each block as it gathers it.
         params_dtype = torch.float32 if strategy.fsdp else compute_dtype
         self.config = task.megatron_config(strategy, params_dtype, device())
         self.config.pipeline_dtype = compute_dtype
-        self.networks = [
-            self._build(stage, seed) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)
-        ]
-        self.placements = placements(self.networks, task.global_name)
+        self.networks = [self._build(stage) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)]
+        self.placements = placements(self.networks)
         self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype) if trainable else self.networks
         # FSDP swaps the gathered parameters in and out of the modules; these are the ones that last.
         self.tensors = list(self._named_tensors())
         self.optimizer, self.masters, self.ema = None, [], None
 
-    def _build(self, vp_stage: int, seed: int) -> torch.nn.Module:
+    def _build(self, vp_stage: int) -> torch.nn.Module:
         virtual = self.strategy.virtual_pipeline_model_parallel_size
         stage = vp_stage if virtual else None
         first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
         last = parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage)
-        return self.task.build(self.config, first, last, stage, seed)
+        return self.task.build(self.config, first, last, stage, self.seed)
 
     def add_optimizer(self, optim: MegatronOptimizer, precision: str) -> None:
         self.optimizer = optimizers.build_optimizer(optim, self.chunks, precision == "bf16", self.strategy.fsdp)
@@ -56,6 +54,20 @@ class ParallelModel:
         if not self.strategy.fsdp and self.chunks[0].ddp_config.overlap_grad_reduce:
             no_sync = [chunk.no_sync for chunk in self.chunks]
             self.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
+
+    @torch.no_grad()
+    def start_untrained(self) -> None:
+        """Give the fp32 master weights of bf16 parameters the initial values as they are drawn. As copies of rounded parameters
+        they would all stand on bf16 values, from which the first small updates are rounded back."""
+        if self.strategy.fsdp or self.config.params_dtype == torch.float32:
+            return
+        masters = {id(master.parameter): master for master in self.masters}
+        for network in self.networks:
+            for _, tensor, value, _ in self.task.initial_values(network, self.seed):
+                if master := masters.get(id(tensor)):
+                    master.local.copy_(value.flatten()[master.start : master.start + master.local.numel()])
+        self.publish()
+        self.ema.restart()
 
     @contextmanager
     def evaluating(self):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generating held-out samples in the middle of a run, for callbacks. Every rank generates; the main rank decodes."""
 
+from functools import partial
 from typing import Iterator, Optional
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch.distributed as dist
 from cosmos1.conditioning.controls import take_controls
 from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import UserError
-from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Predictor, Prompt, generate_latent
 from cosmos1.models.diffusion.pixels import latents_to_pixels
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel.device import device
+from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.schedule_runner import predict
 
 
@@ -77,19 +79,19 @@ def generate_held_out(run, sample: dict, settings: GenerationSettings, num_given
     in ``run.model.evaluating()``.
     """
     sample = run.task.with_latents(sample, device())
-    sigma_data, given = run.task.objective.sigma_data, None
-    if run.task.config.condition_mask and num_given_latent_frames:
-        given = GivenFrames(sample["video"].to(device()).float() * sigma_data, num_given_latent_frames)
-    return generate_latent(
-        lambda noisy: predict(run.model, noisy),
-        list(sample["video"].shape[1:]),
-        sample["t5_text_embeddings"].to(device()).float(),
-        None,
-        float(sample["fps"][0]),
-        settings,
-        sigma_data,
-        given,
-        run.task.config.condition_mask,
-        padding_mask=sample["padding_mask"].to(device()).float(),
+    prompt = Prompt(
+        text=sample["t5_text_embeddings"].to(device()).float(),
+        fps=float(sample["fps"][0]),
         controls=take_controls(run.task.config, sample, sample["video"].shape, device()),
+        padding_mask=sample["padding_mask"].float(),
     )
+    if run.task.config.condition_mask and num_given_latent_frames:
+        clean = sample["video"].to(device()).float() * run.task.objective.sigma_data
+        prompt.given = GivenFrames(clean, num_given_latent_frames)
+    return generate_latent(predictor(run.model), list(sample["video"].shape[1:]), prompt, settings)
+
+
+def predictor(model: ParallelModel) -> Predictor:
+    """The network as sampling sees it; every rank calls it alike."""
+    task = model.task
+    return Predictor(partial(predict, model), task.objective.sigma_data, task.config.condition_mask)

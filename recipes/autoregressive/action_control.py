@@ -32,8 +32,8 @@ def action_control(size: Literal["5b", "13b", "tiny_video2world"]) -> run.Partia
     recipe.model.config.latent_shape = [2, 6, 8] if size.startswith("tiny") else [2, 30, 40]
     recipe.model.config.pad_to_multiple_of = 128
     recipe.model.single_frames = True
-    with_data(recipe, ActionTokensDataModule, "action_tokens")
-    with_new_layers(recipe, ["action."], lr_multiplier=10.0)
+    with_data(recipe, size, ActionTokensDataModule, "action_tokens")
+    with_new_layers(recipe, size, ["action."], lr_multiplier=10.0)
     return recipe
 
 

@@ -31,8 +31,8 @@ def camera_control(size: Literal["5b", "13b", "tiny_video2world"]) -> run.Partia
     recipe.model.config.camera = run.Config(CameraRays, frames_per_token=8)
     recipe.model.objective.num_unscored_frames = 1
     recipe.model.objective.camera_dropout = 0.1
-    with_data(recipe, CameraTokensDataModule, "camera_tokens")
-    with_new_layers(recipe, ["camera."], lr_multiplier=10.0)
+    with_data(recipe, size, CameraTokensDataModule, "camera_tokens")
+    with_new_layers(recipe, size, ["camera."], lr_multiplier=10.0)
     return recipe
 
 

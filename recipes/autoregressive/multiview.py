@@ -32,19 +32,20 @@ def multiview(size: Size) -> run.Partial:
     recipe.model.config.views = run.Config(ViewTokens, num_views=3 if tiny else 6, shared_text=True)
     recipe.model.config.latent_shape = [2, 4, 6] if tiny else [5, 20, 32]
     recipe.model.objective.num_unscored_frames = 1
-    with_data(recipe, MultiviewTokensDataModule, "multiview_tokens")
-    with_new_layers(recipe, ["views."], lr_multiplier=10.0)
+    with_data(recipe, size, MultiviewTokensDataModule, "multiview_tokens")
+    with_new_layers(recipe, size, ["views."], lr_multiplier=10.0)
     if not tiny:
         recipe.trainer.strategy.context_parallel_size = 2
     return recipe
 
 
-def with_trajectory(recipe: run.Partial) -> run.Partial:
+def with_trajectory(size: Size) -> run.Partial:
     """Also the path of the vehicle over the next 6.4 s, hidden in a fifth of the samples."""
+    recipe = multiview(size)
     recipe.model.config.trajectory = run.Config(TrajectoryRows)
     recipe.model.objective.trajectory_dropout = 0.2
     recipe.data.with_trajectory = True
-    with_new_layers(recipe, ["views.", "trajectory."], lr_multiplier=10.0)
+    with_new_layers(recipe, size, ["views.", "trajectory."], lr_multiplier=10.0)
     return recipe
 
 
@@ -69,19 +70,19 @@ def cosmos_autoregressive_tiny_multicamera_finetune() -> run.Partial:
 @run.cli.factory(target=train)
 def cosmos_autoregressive_5b_multicamera_finetune_w_traj() -> run.Partial:
     """5B, six views that follow a trajectory, fully sharded over 8 GPUs."""
-    return with_trajectory(multiview("5b"))
+    return with_trajectory("5b")
 
 
 @run.cli.factory(target=train)
 def cosmos_autoregressive_13b_multicamera_finetune_w_traj() -> run.Partial:
     """13B, six views that follow a trajectory, fully sharded over 8 GPUs."""
-    return with_trajectory(multiview("13b"))
+    return with_trajectory("13b")
 
 
 @run.cli.factory(target=train)
 def cosmos_autoregressive_tiny_multicamera_finetune_w_traj() -> run.Partial:
     """A small network that learns three views and their trajectory from scratch on two CPU processes."""
-    return with_trajectory(multiview("tiny_video2world"))
+    return with_trajectory("tiny_video2world")
 
 
 if __name__ == "__main__":

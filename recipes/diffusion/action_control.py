@@ -37,10 +37,10 @@ def action_control(size: Literal["7b", "14b", "tiny"]) -> run.Partial:
     recipe.model.objective.conditioning = run.Config(
         VideoConditioning, min_frames=1, max_frames=1, augment_sigma_mean=-6.9, augment_sigma_std=0.0
     )
-    with_data(recipe, ActionPairsDataModule, "action_pairs")
+    with_data(recipe, size, ActionPairsDataModule, "action_pairs")
     if size == "tiny":
         _for_the_arm_world(recipe)
-    with_new_layers(recipe, ["action."], lr_multiplier=100.0)
+    with_new_layers(recipe, size, ["action."], lr_multiplier=100.0)
     if size != "tiny":
         recipe.trainer.max_steps = 10_000
         recipe.optim.config.weight_decay = 0.1
@@ -96,7 +96,8 @@ def video2world_action_bridge_2frames() -> run.Partial:
         dropout=0.2,
     )
     bridge = {"num_frames": 2, "video_size": [256, 320], "action_convention": "scaled", "fps": 4.0}
-    with_data(recipe, BridgePixelsDataModule, "datasets/bridge", **bridge, micro_batch_size=8, global_batch_size=64)
+    bridge |= {"micro_batch_size": 8, "global_batch_size": 64}
+    with_data(recipe, "7b", BridgePixelsDataModule, "datasets/bridge", **bridge)
     recipe.trainer.max_steps = 2000
     recipe.trainer.callbacks.append(run.Config(ExportPt, every_n_steps=500, folder=PT_FOLDER))
     recipe.optim.config = run.Config(

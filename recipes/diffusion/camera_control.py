@@ -32,8 +32,8 @@ def camera_control(size: Literal["7b", "14b", "tiny"]) -> run.Partial:
     )
     if size == "tiny":
         recipe.model.objective.conditioning.max_frames = 1
-    with_data(recipe, CameraFolderDataModule, "camera_latents")
-    with_new_layers(recipe, ["x_embedder."], lr_multiplier=10.0)
+    with_data(recipe, size, CameraFolderDataModule, "camera_latents")
+    with_new_layers(recipe, size, ["x_embedder."], lr_multiplier=10.0)
     return recipe
 
 

@@ -39,8 +39,8 @@ def multiview(size: Size, image2world: bool) -> run.Partial:
         augment_sigma_mean=-3.0,
         augment_sigma_std=2.0,
     )
-    with_data(recipe, MultiviewFolderDataModule, "multiview_latents")
-    with_new_layers(recipe, ["x_embedder.", "views."], lr_multiplier=1.0)
+    with_data(recipe, size, MultiviewFolderDataModule, "multiview_latents")
+    with_new_layers(recipe, size, ["x_embedder.", "views."], lr_multiplier=1.0)
     if size != "tiny":
         recipe.trainer.strategy.context_parallel_size = 2
         recipe.trainer.max_steps = 30_000
@@ -49,12 +49,13 @@ def multiview(size: Size, image2world: bool) -> run.Partial:
     return recipe
 
 
-def with_trajectory(recipe: run.Partial, trajectory_dim: int) -> run.Partial:
+def with_trajectory(size: Size, image2world: bool, trajectory_dim: int) -> run.Partial:
     """Also the path of the vehicle over the next 6.4 s, hidden in a fifth of the samples."""
+    recipe = multiview(size, image2world)
     recipe.model.config.trajectory = run.Config(TrajectoryConditioning, trajectory_dim=trajectory_dim)
     recipe.model.objective.trajectory_dropout = 0.2
     recipe.data.with_trajectory = True
-    with_new_layers(recipe, ["x_embedder.", "views.", "trajectory."], lr_multiplier=1.0)
+    with_new_layers(recipe, size, ["x_embedder.", "views.", "trajectory."], lr_multiplier=1.0)
     return recipe
 
 
@@ -97,37 +98,37 @@ def cosmos_multicamera_diffusion_tiny_image2world_finetune() -> run.Partial:
 @run.cli.factory(target=train)
 def cosmos_multicamera_diffusion_7b_text2world_finetune_w_traj() -> run.Partial:
     """7B, six views from text and trajectory."""
-    return with_trajectory(multiview("7b", image2world=False), trajectory_dim=12)
+    return with_trajectory("7b", image2world=False, trajectory_dim=12)
 
 
 @run.cli.factory(target=train)
 def cosmos_multicamera_diffusion_14b_text2world_finetune_w_traj() -> run.Partial:
     """14B, six views from text and trajectory."""
-    return with_trajectory(multiview("14b", image2world=False), trajectory_dim=12)
+    return with_trajectory("14b", image2world=False, trajectory_dim=12)
 
 
 @run.cli.factory(target=train)
 def cosmos_multicamera_diffusion_tiny_text2world_finetune_w_traj() -> run.Partial:
     """A small network, six views of the demo world from text and trajectory, on two CPU processes."""
-    return with_trajectory(multiview("tiny", image2world=False), trajectory_dim=12)
+    return with_trajectory("tiny", image2world=False, trajectory_dim=12)
 
 
 @run.cli.factory(target=train)
 def cosmos_multicamera_diffusion_7b_image2world_finetune_w_traj() -> run.Partial:
     """7B, six views from their first frames and the trajectory."""
-    return with_trajectory(multiview("7b", image2world=True), trajectory_dim=32)
+    return with_trajectory("7b", image2world=True, trajectory_dim=32)
 
 
 @run.cli.factory(target=train)
 def cosmos_multicamera_diffusion_14b_image2world_finetune_w_traj() -> run.Partial:
     """14B, six views from their first frames and the trajectory."""
-    return with_trajectory(multiview("14b", image2world=True), trajectory_dim=32)
+    return with_trajectory("14b", image2world=True, trajectory_dim=32)
 
 
 @run.cli.factory(target=train)
 def cosmos_multicamera_diffusion_tiny_image2world_finetune_w_traj() -> run.Partial:
     """A small network, six views from their first frames and the trajectory, on two CPU processes."""
-    return with_trajectory(multiview("tiny", image2world=True), trajectory_dim=32)
+    return with_trajectory("tiny", image2world=True, trajectory_dim=32)
 
 
 if __name__ == "__main__":

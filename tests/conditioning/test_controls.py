@@ -14,7 +14,7 @@ from cosmos1.conditioning.settings import (
 from cosmos1.conditioning.views import tokens_per_view
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.diffusion.config import DiTConfig
-from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Predictor, Prompt, generate_latent
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
 
@@ -61,13 +61,13 @@ def test_the_network_gets_what_it_takes_and_nothing_else():
         ({"action": None}, "takes the control signal action, the batches hold fps,"),
         (
             {"action": torch.zeros(2, 1, 4)},
-            r"action has shape \[2, 1, 4\], this network needs \[2, 2, 4\]; set model.config",
+            r"action has shape \[1, 4\], this network needs \[2, 4\]; set model.config",
         ),
         (
             {"plucker_embeddings": torch.zeros(2, 17, 6, 4, 6)},
-            r"needs \[2, 6, 6, 4, 6\]; give one map per latent frame",
+            r"needs \[6, 6, 4, 6\]; give one map per latent frame",
         ),
-        ({"trajectory": torch.zeros(2, 191)}, r"trajectory has shape \[2, 191\]"),
+        ({"trajectory": torch.zeros(2, 191)}, r"trajectory has shape \[191\]"),
         ({"view_indices": torch.tensor([[0, 1, 3]] * 2)}, r"view_indices \[0, 1, 3\] do not fit a network of 3 views"),
         ({"view_indices": torch.zeros(2, 4, dtype=torch.long)}, "6 latent frames, which do not divide by its 4 views"),
         ({"t5_text_embeddings": torch.zeros(2, 512, 32)}, "3 views has 512 rows, a text for each view is needed"),
@@ -130,18 +130,9 @@ def test_guidance_keeps_the_signals_but_for_the_trajectory():
         return torch.zeros_like(sample.network_input)
 
     batch = batch_of(1)
-    latent = generate_latent(
-        predict,
-        [16, 6, 4, 6],
-        batch["t5_text_embeddings"],
-        None,
-        24.0,
-        GenerationSettings(num_steps=2),
-        0.5,
-        GivenFrames(batch["video"], 1),
-        condition_mask=True,
-        controls=taken(batch),
-    )
+    prompt = Prompt(batch["t5_text_embeddings"], 24.0, controls=taken(batch), given=GivenFrames(batch["video"], 1))
+    predictor = Predictor(predict, sigma_data=0.5, condition_mask=True)
+    latent = generate_latent(predictor, [16, 6, 4, 6], prompt, GenerationSettings(num_steps=2))
     assert torch.allclose(latent[:, :, ::2] * 0.5, batch["video"][:, :, ::2], atol=1e-5)
     for has_text, controls, mask in seen:
         assert mask == [1, 0, 1, 0, 1, 0]

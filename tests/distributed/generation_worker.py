@@ -6,25 +6,19 @@ import sys
 import torch
 
 from cosmos1.generation.generator import VideoGenerator, network_of_size
-from cosmos1.models.diffusion.generation import GenerationSettings, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, Prompt, generate_latent
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.strategy import MegatronStrategy
-from cosmos1.training.schedule_runner import predict
+from cosmos1.training.sampling import predictor
 
 
 def main(path: str, tp_size: str, cp_size: str) -> None:
     strategy = MegatronStrategy(tensor_model_parallel_size=int(tp_size), context_parallel_size=int(cp_size))
     generator = VideoGenerator(network_of_size("tiny", video2world=False), strategy, checkpoint=None)
     with generator.model.evaluating():
-        latent = generate_latent(
-            lambda sample: predict(generator.model, sample),
-            [16, 2, 8, 12],
-            generator.embed(["A red ball."]),
-            None,
-            24.0,
-            GenerationSettings(num_steps=4, guidance=2.0, seed=7),
-            sigma_data=0.5,
-        )
+        prompt = Prompt(generator.embed(["A red ball."]), fps=24.0)
+        settings = GenerationSettings(num_steps=4, guidance=2.0, seed=7)
+        latent = generate_latent(predictor(generator.model), [16, 2, 8, 12], prompt, settings)
     if process_groups.is_main_rank():
         torch.save(latent, path)
     process_groups.shutdown()

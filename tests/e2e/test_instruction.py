@@ -47,7 +47,7 @@ def test_a_text_and_a_picture_make_a_video(prepared, trained):
 @pytest.mark.e2e
 def test_right_text_is_compared_with_wrong_text(prepared, trained):
     output, sheet = prepared / "following.json", prepared / "sheet.png"
-    done = run("-m", "cosmos1.evaluation", "instruction_following", "--checkpoint", trained,
+    done = run("-m", "cosmos1.evaluation", "control_following", "--control", "text", "--checkpoint", trained,
                "--data_path", prepared / "latents", "--num_noises", 2, "--num_generated", 1, "--num_steps", 2,
                "--output", output, "--contact_sheet", sheet)  # fmt: skip
     results = json.loads(output.read_text())

@@ -18,12 +18,14 @@ from data_prep import camera_control as preparation
 from tests.data.posed import png, scene_files, write_zip
 
 SHAPE = VideoShape(num_frames=9, height=32, width=64, fps=7)
+LATENT_SIZE = [4, 8]
 
 
 def shot(*options, metres_per_unit=None, alignment="latent"):
     """The first of the videos that a command line asks for."""
     options = camera_control.parser("").parse_args(["--prompt", "A room.", *(str(option) for option in options)])
-    return camera_control.read_shot(options, read_requests(options, False)[0], SHAPE, metres_per_unit, alignment)
+    (request,) = read_requests(options, False)
+    return camera_control.read_shot(options, request, SHAPE, LATENT_SIZE, metres_per_unit, alignment)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_lines_of_a_batch_set_their_own_cameras_and_nothing_else(tmp_path):
     (tmp_path / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
     options = camera_control.parser("").parse_args(["--batch_input_path", str(tmp_path / "batch.jsonl")])
     first, second = read_requests(options, False)
-    made = camera_control.read_shot(options, first, SHAPE, None, "latent")
+    made = camera_control.read_shot(options, first, SHAPE, LATENT_SIZE, None, "latent")
     assert first.save_path.name == "left.mp4" and np.allclose(made.cameras.poses, named_path("pan", 9, -9))
     with pytest.raises(DataError, match="camera_way"):
-        camera_control.read_shot(options, second, SHAPE, None, "latent")
+        camera_control.read_shot(options, second, SHAPE, LATENT_SIZE, None, "latent")

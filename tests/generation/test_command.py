@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.generation import action_command
 from cosmos1.generation.command import hooks, parser, read_requests
 from cosmos1.generation.generator import VideoShape, read_given_frames
 from cosmos1.generation.hooks import load_guardrail, load_hook
+from cosmos1.models.diffusion.config import DiTConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,8 +71,8 @@ def test_video2world_needs_something_to_continue():
 @pytest.mark.parametrize("size", [(120, 704, 1280), (121, 700, 1280), (121, 704, 1270)])
 def test_sizes_that_no_tokenizer_makes(size):
     with pytest.raises(ConfigError, match="nearest are"):
-        VideoShape(*size, 24).latent_shape(16)
-    assert VideoShape(121, 704, 1280, 24).latent_shape(16) == [16, 16, 88, 160]
+        VideoShape(*size, 24).latent_shape(DiTConfig())
+    assert VideoShape(121, 704, 1280, 24).latent_shape(DiTConfig()) == [16, 16, 88, 160]
 
 
 def test_given_frames_of_an_image_and_of_a_file_that_is_none(tmp_path):
@@ -117,6 +119,10 @@ def test_the_guardrail_refuses_prompts_and_videos(monkeypatch):
     assert check_prompt("weapon/ball") == "ball" and (finish_video(np.ones((1, 2, 2, 3))) == 2).all()
     with pytest.raises(ConfigError, match="refuses the prompt: weapon"):
         check_prompt("a/weapon")
+    with pytest.raises(ConfigError, match="refuses the video"):
+        finish_video(np.zeros((1, 2, 2, 3)))
+    # Networks for action control read no prompt; their videos are checked like all others.
+    _, finish_video = hooks(action_command.parser("").parse_args(["--checkpoint", "run", "--guardrail"]))
     with pytest.raises(ConfigError, match="refuses the video"):
         finish_video(np.zeros((1, 2, 2, 3)))
 

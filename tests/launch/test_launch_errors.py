@@ -75,6 +75,7 @@ def test_mistakes_in_the_command(arguments, words, tmp_path):
     [
         ("slurm", ["gpus_per_nod=8"], 'unknown key "gpus_per_nod" in --set; did you mean "gpus_per_node"'),
         ("local", ["account=x"], 'unknown key "account" in --set'),
+        ("local", ["needed=x"], 'unknown key "needed" in --set'),
         ("slurm", ["nodes=eight"], "nodes in --set needs an integer, got 'eight'"),
         ("slurm", ["exclusive=1"], "exclusive in --set needs true or false, got 1"),
         ("slurm", ["setup=[1]"], "setup in --set needs a list of texts"),

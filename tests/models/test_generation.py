@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, generate_latent
+from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Predictor, Prompt, generate_latent
 from tests.models.reference import build_network, golden_weights, load_official, stream, tensor, tiny_config
 from tests.models.test_network import diffusers_network
 
@@ -18,7 +18,7 @@ class NoSafetyChecker:
         return self
 
 
-def predictor(network):
+def predictor(network, condition_mask=False):
     def predict(sample):
         c_in, c_noise = sample.coefficients.c_in, sample.coefficients.c_noise
         inputs = (
@@ -31,7 +31,7 @@ def predictor(network):
         )
         return network(*inputs)
 
-    return predict
+    return Predictor(predict, sigma_data=0.5, condition_mask=condition_mask)
 
 
 def test_equals_the_text2world_pipeline_of_diffusers():
@@ -43,7 +43,7 @@ def test_equals_the_text2world_pipeline_of_diffusers():
     load_official(network, config, weights)
     text, negative = (tensor(2 * stream(index, (1, 20, 1024))) for index in (901, 902))
     settings = GenerationSettings(num_steps=8, guidance=7.0, sampler="euler_diffusers", seed=5)
-    ours = generate_latent(predictor(network), SHAPE, text, negative, 30.0, settings, sigma_data=0.5)
+    ours = generate_latent(predictor(network), SHAPE, Prompt(text, 30.0, negative), settings)
 
     vae = AutoencoderKLCosmos(
         encoder_block_out_channels=(8, 8), decode_block_out_channels=(8, 8), num_layers=1, latent_channels=16
@@ -76,7 +76,7 @@ def test_an_ideal_denoiser_returns_the_clean_latent(sampler):
         return (clean - c.c_skip * sample.network_input) / c.c_out
 
     settings = GenerationSettings(num_steps=12, guidance=3.0, sampler=sampler, seed=1)
-    latent = generate_latent(predict, SHAPE, torch.zeros(1, 4, 8), None, 24.0, settings, sigma_data=0.5)
+    latent = generate_latent(Predictor(predict, 0.5), SHAPE, Prompt(torch.zeros(1, 4, 8), 24.0), settings)
     tolerance = 0.01 if sampler == "euler_diffusers" else 1e-4  # it stops at sigma 0.002
     assert (latent * 0.5 - clean).abs().max() < tolerance
 
@@ -86,11 +86,13 @@ def test_given_frames_come_out_as_they_went_in(sampler):
     given = GivenFrames(torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0)) * 0.5, count=1)
     network = build_network(tiny_config(condition_mask=True))
     settings = GenerationSettings(num_steps=6, guidance=7.0, sampler=sampler, seed=1)
-    arguments = (predictor(network), SHAPE, tensor(2 * stream(901, (1, 20, 1024))), None, 24.0, settings, 0.5)
-    with torch.no_grad():
-        latent = generate_latent(*arguments, given, condition_mask=True)
-        other = GivenFrames(given.latent.roll(1, dims=1), count=1)
-        different = generate_latent(*arguments, other, condition_mask=True)
+
+    def generated(start):
+        prompt = Prompt(tensor(2 * stream(901, (1, 20, 1024))), 24.0, given=start)
+        return generate_latent(predictor(network, condition_mask=True), SHAPE, prompt, settings)
+
+    latent = generated(given)
+    different = generated(GivenFrames(given.latent.roll(1, dims=1), count=1))
     assert (latent[:, :, :1] * 0.5 - given.latent[:, :, :1]).abs().max() < 0.01
     # The generated frame depends on the given one.
     assert (latent[:, :, 1:] - different[:, :, 1:]).abs().max() > 1e-3
@@ -102,7 +104,7 @@ def test_the_same_seed_gives_the_same_latent_and_another_seed_another():
 
     def sample(seed):
         settings = GenerationSettings(num_steps=3, guidance=1.0, seed=seed)
-        return generate_latent(predictor(network), SHAPE, text, None, 24.0, settings, 0.5)
+        return generate_latent(predictor(network), SHAPE, Prompt(text, 24.0), settings)
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))

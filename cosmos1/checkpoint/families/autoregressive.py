@@ -4,15 +4,8 @@
 from cosmos1.checkpoint.families import autoregressive_names
 from cosmos1.checkpoint.families.family import Family, Shapes
 from cosmos1.checkpoint.lazy import LazyTensor
-from cosmos1.conditioning.settings import PLUCKER_CHANNELS
-from cosmos1.conditioning.token_settings import (
-    NUM_POINTS,
-    POINT_VALUES,
-    ActionRows,
-    CameraRays,
-    TrajectoryRows,
-    ViewTokens,
-)
+from cosmos1.conditioning.settings import NUM_POINTS, PLUCKER_CHANNELS, POINT_VALUES
+from cosmos1.conditioning.token_settings import ActionRows, CameraRays, TrajectoryRows, ViewTokens
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.models.autoregressive.config import SIZES, GPTConfig, gpt_config
 

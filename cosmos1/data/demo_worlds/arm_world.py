@@ -9,6 +9,7 @@ instruction. A block that the gripper closes on is carried along.
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Literal, Optional, Tuple
 
@@ -77,13 +78,14 @@ def write_arm_world(
     height: int = 96,
     width: int = 128,
     motion: Literal["wander", "instructed"] = "wander",
+    num_processes: int = 1,
 ) -> None:
     """Write `num_episodes` training and `num_validation` held-out episodes (default: a tenth, at least two).
 
     The same arguments give the same files. Raises ConfigError for counts and sizes that cannot be, and when the folder
     holds something.
     """
-    from cosmos1.data.demo_worlds.arm_drawing import ArmRenderer
+    from cosmos1.data.command_line import for_each
     from cosmos1.data.files import write_json
 
     num_validation = max(num_episodes // 10, 2) if num_validation is None else num_validation
@@ -95,21 +97,24 @@ def write_arm_world(
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty. Give another --output_path, or delete the folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    renderer = ArmRenderer(height, width)
-    for index in range(num_episodes + num_validation):
-        split = "train" if index < num_episodes else "val"
-        _write_episode(folder, split, str(index), sample_episode(seed, index, num_frames, motion), renderer)
     options = {"num_episodes": num_episodes, "num_validation": num_validation, "seed": seed, "num_frames": num_frames}
-    write_json(folder / "world.json", {"world": "arm", **options, "height": height, "width": width, "motion": motion})
+    options |= {"height": height, "width": width, "motion": motion}
+    numbers = range(num_episodes + num_validation)
+    for_each(partial(_write_episode, folder, options), numbers, "episodes", num_processes)
+    write_json(folder / "world.json", {"world": "arm", **options})
 
 
-def _write_episode(folder: Path, split: str, name: str, episode: ArmEpisode, renderer: "ArmRenderer") -> None:
+def _write_episode(folder: Path, options: dict, index: int) -> None:
     import numpy as np
 
+    from cosmos1.data.demo_worlds.arm_drawing import ArmRenderer
     from cosmos1.data.files import write_bytes
     from cosmos1.data.video import write_video
 
+    episode = sample_episode(options["seed"], index, options["num_frames"], options["motion"])
+    split, name = "train" if index < options["num_episodes"] else "val", str(index)
     video = f"videos/{split}/{name}/rgb.mp4"
+    renderer = ArmRenderer(options["height"], options["width"])
     write_video(folder / video, render_episode(episode, renderer), CONTROL_RATE_HZ)
     np.save((folder / video).with_name("state.npy"), episode.state_file())
     annotation = folder / "annotation" / split / f"{name}.json"

@@ -5,12 +5,13 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import List, Tuple
 
 import numpy as np
 
-from cosmos1.data.command_line import Progress
+from cosmos1.data.command_line import for_each
 from cosmos1.data.demo_worlds.room_world import furnished_room, pillared_hall, render_path
 from cosmos1.data.files import write_bytes, write_json
 from cosmos1.data.geometry.cameras import CameraPath, look_at, opencv_from_opengl, path_along
@@ -32,7 +33,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Clips:
-    """How many clips, and of what size."""
+    """How many clips, from which number on, and of what size."""
 
     num_videos: int
     num_frames: int
@@ -40,24 +41,28 @@ class Clips:
     width: int
     fps: float
     seed: int
+    first: int = 0
+
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.num_videos)
 
 
-def write_camera_world(folder: Path, clips: Clips) -> None:
+def write_camera_world(folder: Path, clips: Clips, num_processes: int = 1) -> None:
     """Write one DL3DV-like zip per clip, `<name>.zip` with images/frame_00001.png, ... and transforms.json.
 
     All clips show one room, from a place near its middle; the camera moves along a path of its own. Captions go
     to captions.json; world.json records the room's seed, so that its depth can be rendered again.
     """
-    world = furnished_room(clips.seed)
-    progress = Progress(clips.num_videos, "clips", enabled=True)
-    captions = {}
-    for index in range(clips.num_videos):
-        cameras, caption = sample_camera_path(clips, index)
-        name = f"{index:03d}"
-        captions[name] = caption
-        write_bytes(folder / f"{name}.zip", _scene_zip(render_path(world, cameras), cameras))
-        progress.advance()
+    for_each(partial(_write_camera_clip, folder, clips), clips.numbers, "clips", num_processes)
+    captions = {f"{index:03d}": sample_camera_path(clips, index)[1] for index in clips.numbers}
     write_json(folder / "captions.json", captions)
+
+
+def _write_camera_clip(folder: Path, clips: Clips, index: int) -> None:
+    cameras, _ = sample_camera_path(clips, index)
+    frames = render_path(furnished_room(clips.seed), cameras)
+    write_bytes(folder / f"{index:03d}.zip", _scene_zip(frames, cameras))
 
 
 def sample_camera_path(clips: Clips, index: int) -> Tuple[CameraPath, str]:
@@ -113,25 +118,26 @@ def _scene_zip(frames: np.ndarray, cameras: CameraPath) -> bytes:
     return buffer.getvalue()
 
 
-def write_rig_world(folder: Path, clips: Clips, rig: Rig) -> None:
+def write_rig_world(folder: Path, clips: Clips, rig: Rig, num_processes: int = 1) -> None:
     """Write videos/<camera>/<clip>.mp4, captions/<camera>/<clip>.txt, trajectory/<clip>.json and rig.json.
 
     One hall; each clip drives off from a place of its own: straight on, to the left, to the right, or to a stop. The
     rig must state positions and intrinsics.
     """
-    progress = Progress(clips.num_videos, "clips", enabled=True)
-    for index in range(clips.num_videos):
-        drive_kind, track, poses = sample_drive(clips, index)
-        name = f"{index:03d}"
-        for camera, frames in zip(rig.cameras, render_rig(clips, rig, poses)):
-            caption = folder / "captions" / camera.name / f"{name}.txt"
-            caption.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(caption, (WORDS[drive_kind] + "\n").encode())
-            write_video(folder / "videos" / camera.name / f"{name}.mp4", frames, clips.fps)
-        (folder / "trajectory").mkdir(exist_ok=True)
-        write_json(folder / "trajectory" / f"{name}.json", track_json(track))
-        progress.advance()
+    (folder / "trajectory").mkdir(exist_ok=True)
+    for camera in rig.cameras:
+        (folder / "captions" / camera.name).mkdir(parents=True, exist_ok=True)
+    for_each(partial(_write_drive, folder, clips, rig), clips.numbers, "clips", num_processes)
     write_json(folder / "rig.json", rig_json(rig))
+
+
+def _write_drive(folder: Path, clips: Clips, rig: Rig, index: int) -> None:
+    drive_kind, track, poses = sample_drive(clips, index)
+    name = f"{index:03d}"
+    for camera, frames in zip(rig.cameras, render_rig(clips, rig, poses)):
+        write_bytes(folder / "captions" / camera.name / f"{name}.txt", (WORDS[drive_kind] + "\n").encode())
+        write_video(folder / "videos" / camera.name / f"{name}.mp4", frames, clips.fps)
+    write_json(folder / "trajectory" / f"{name}.json", track_json(track))
 
 
 def sample_drive(clips: Clips, index: int) -> Tuple[str, EgoTrack, np.ndarray]:

@@ -5,8 +5,10 @@ import math
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional
 
+from cosmos1.conditioning.settings import signals
 from cosmos1.conditioning.token_settings import ActionRows, CameraRays, TrajectoryRows, ViewTokens
-from cosmos1.errors import ConfigError
+from cosmos1.errors import ConfigError, check_positive
+from cosmos1.models.network_rules import check_network
 
 
 @dataclass
@@ -58,13 +60,7 @@ class GPTConfig:
     @property
     def controls(self) -> List[str]:
         """Batch keys of the control signals."""
-        signals = {
-            "action": self.action,
-            "plucker_tokens": self.camera,
-            "view_indices": self.views,
-            "trajectory": self.trajectory,
-        }
-        return [name for name, settings in signals.items() if settings is not None]
+        return [settings.batch_key for settings in signals(self)]
 
     @property
     def reads_text(self) -> bool:
@@ -107,9 +103,7 @@ class GPTConfig:
     def validate(self) -> None:
         """Raise :class:`ConfigError` for sizes that no network can have."""
         sizes = ("hidden_size", "num_layers", "num_attention_heads", "num_query_groups", "head_dim", "ffn_hidden_size")
-        for name in (*sizes, "vocab_size", "text_embedding_dim", "pad_to_multiple_of"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.config.{name}={getattr(self, name)}; it must be 1 or more")
+        check_positive(self, "model.config", *sizes, "vocab_size", "text_embedding_dim", "pad_to_multiple_of")
         if len(self.latent_shape) != 3 or min(self.latent_shape) < 1:
             raise ConfigError(
                 f"model.config.latent_shape={self.latent_shape}; give latent frames, rows, columns, each 1 or more"
@@ -119,26 +113,16 @@ class GPTConfig:
                 f"model.config.num_attention_heads={self.num_attention_heads} is not divisible by "
                 f"model.config.num_query_groups={self.num_query_groups}"
             )
-        if self.head_dim % 2 or self.head_dim < 12:
-            raise ConfigError(
-                f"model.config.head_dim={self.head_dim}; 3-D rotary positions need an even width of 12 or more"
-            )
+        check_network(self)
         if self.video2world and self.num_special_tokens < 3:
             raise ConfigError(
                 f"model.config.num_special_tokens={self.num_special_tokens}; Video2World needs at least 3 "
                 "(begin of video, end of video, padding)"
             )
-        if self.recompute_num_layers is not None and self.recompute_num_layers < 0:
-            raise ConfigError(
-                f"model.config.recompute_num_layers={self.recompute_num_layers}; use 0 or more, or None for all"
-            )
         if self.controls and not self.video2world:
             raise ConfigError(
                 f"the control signal {self.controls[0]} needs a Video2World network; set model.config.video2world=true"
             )
-        for settings in (self.action, self.camera, self.views, self.trajectory):
-            if settings is not None:
-                settings.validate()
 
 
 _LARGE = {"hidden_size": 5120, "num_layers": 40, "yarn_scale": 2.0}

@@ -17,7 +17,12 @@ from cosmos1.models.autoregressive.network import GPT
 
 def initialize(network: GPT, seed: int) -> None:
     """Fill all parameters of a pipeline stage and mark them for Megatron-core's gradient reductions."""
-    initialization.initialize(network, seed, _draw, partial(_mark_replicated, network))
+    initialization.initialize(network, initial_values(network, seed), partial(_mark_replicated, network))
+
+
+def initial_values(network: GPT, seed: int):
+    """``(local name, tensor, fp32 value, axis)`` as in :func:`cosmos1.models.initialization.initial_values`."""
+    return initialization.initial_values(network, seed, _draw)
 
 
 def _draw(name: str, shape: list[int], generator: torch.Generator) -> torch.Tensor:

@@ -4,7 +4,8 @@
 from dataclasses import dataclass, field
 from typing import List, Literal, Optional
 
-from cosmos1.conditioning.token_settings import NUM_POINTS
+from cosmos1.conditioning.settings import NUM_POINTS, signals
+from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.models.autoregressive.objective_config import NextTokenObjective
 
@@ -27,7 +28,6 @@ class AutoregressiveModel:
 
     def validate(self, strategy, world_size: int) -> None:
         """Raise :class:`ConfigError` for what can be refused before anything is allocated."""
-        from cosmos1.errors import ConfigError
         from cosmos1.parallel.attention import choose_cp_mode
 
         config, tp_size = self.config, strategy.tensor_model_parallel_size
@@ -57,8 +57,6 @@ class AutoregressiveModel:
     def validate_sample(self, strategy, sample_shape: List[int], num_views: int = 1) -> None:
         """Raise if samples (latent grid ``[T, H, W]``, with several views ``[T, V, H, W]``, or ``[S]`` tokens of unknown
         grid) do not fit network or layout."""
-        from cosmos1.errors import ConfigError, DataError
-
         config = self.config
         fits = sample_shape in (config.token_grid, [config.num_video_tokens], [config.sequence_length])
         if not fits or num_views not in (1, config.num_views):
@@ -67,14 +65,7 @@ class AutoregressiveModel:
                 f"({config.num_video_tokens}); set model.config.latent_shape (and views.num_views) to the data's grid, or "
                 "prepare clips of another size"
             )
-        split = strategy.context_parallel_size
-        split *= strategy.tensor_model_parallel_size if strategy.sequence_parallel else 1
-        if config.sequence_length % split:
-            raise ConfigError(
-                f"a sample has {config.sequence_length} tokens, which do not divide by context_parallel_size="
-                f"{strategy.context_parallel_size} x tensor_model_parallel_size={strategy.tensor_model_parallel_size} "
-                "(sequence_parallel); choose sizes whose product divides it, or sequence_parallel=false"
-            )
+        strategy.validate_tokens(config.sequence_length)
 
     def describe(self) -> List[str]:
         """Facts for the log, with the sequence arithmetic."""
@@ -94,8 +85,7 @@ class AutoregressiveModel:
         ]
         if c.reads_text:
             lines.append(f"text dropout {o.text_dropout:g}")
-        signals = (c.action, c.camera, c.views, c.trajectory)
-        return lines + [f"control signal: {settings}" for settings in signals if settings is not None]
+        return lines + [f"control signal: {settings}" for settings in signals(c)]
 
     def megatron_config(self, strategy, params_dtype, device):
         from cosmos1.models.autoregressive.megatron_config import megatron_config
@@ -114,11 +104,11 @@ class AutoregressiveModel:
         initialize(network, seed)
         return network
 
-    def global_name(self, network, local_name: str) -> str:
-        """Name of a parameter in the whole network, whatever stage holds it."""
-        from cosmos1.models.initialization import global_name
+    def initial_values(self, network, seed: int):
+        """``(local name, tensor, fp32 value, axis)`` of every parameter and buffer of a pipeline chunk."""
+        from cosmos1.models.autoregressive.initialization import initial_values
 
-        return global_name(network, local_name)
+        return initial_values(network, seed)
 
     def prepare(self, batch: dict, seed: int, device, training: bool):
         """A collated batch to a :class:`~cosmos1.models.autoregressive.objective.TokenSample` on ``device``."""

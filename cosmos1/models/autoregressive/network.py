@@ -15,10 +15,7 @@ from megatron.core.tensor_parallel.mappings import (
     gather_from_sequence_parallel_region,
     gather_from_tensor_model_parallel_region,
 )
-from megatron.core.transformer.enums import ModelType
-from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 
 from cosmos1.conditioning.token_modules import control_modules
 from cosmos1.models.autoregressive.cache import KeyValueCache
@@ -26,6 +23,7 @@ from cosmos1.models.autoregressive.conditions import conditions_of
 from cosmos1.models.autoregressive.layer import GPTLayer, GPTStack, RMSNorm, TokenContext
 from cosmos1.models.autoregressive.megatron_config import MegatronGPTConfig
 from cosmos1.models.autoregressive.positions import absolute_positions, rotary_angles
+from cosmos1.models.pipeline_stage import PipelineStage
 from cosmos1.parallel.token_ranges import token_ranges
 
 
@@ -42,44 +40,22 @@ def _sum(x_sbD: torch.Tensor | None, added_sbD: torch.Tensor | None) -> torch.Te
     return x_sbD if added_sbD is None else x_sbD + added_sbD
 
 
-class GPT(MegatronModule):
+class GPT(PipelineStage):
     """The network, or one pipeline stage of it."""
 
-    def __init__(
-        self,
-        config: MegatronGPTConfig,
-        pg_collection,
-        pre_process: bool = True,
-        post_process: bool = True,
-        vp_stage: int | None = None,
-    ):
-        super().__init__(config=config)
-        self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
-        self.tp_group, self.cp_group = pg_collection.tp, pg_collection.cp
-        # Three names that Megatron-core's schedules read.
-        self.model_type = ModelType.encoder_or_decoder
-        self.share_embeddings_and_output_weights = False
-        self.pg_collection = pg_collection
+    config: MegatronGPTConfig
 
-        gpt = config.gpt
-        if pre_process:
+    def add_layers(self) -> None:
+        config, gpt = self.config, self.config.gpt
+        if self.pre_process:
             self.embedding = LanguageModelEmbedding(
                 config, gpt.embedding_rows, gpt.sequence_length, position_embedding_type="rope", tp_group=self.tp_group
             )
         options = {"dtype": config.params_dtype, "device": config.device}
-        for name, module in control_modules(gpt, pre_process, options).items():
+        for name, module in control_modules(gpt, self.pre_process, options).items():
             self.add_module(name, module)
-        layer = ModuleSpec(module=GPTLayer)
-        num_layers = get_num_layers_to_build(config, vp_stage, pg_collection.pp.rank())
-        self.decoder = GPTStack(
-            config,
-            TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm),
-            pre_process=pre_process,
-            post_process=post_process,
-            pg_collection=pg_collection,
-            vp_stage=vp_stage,
-        )
-        if post_process:
+        self.decoder = self.stack(GPTStack, ModuleSpec(module=GPTLayer), final_norm=RMSNorm)
+        if self.post_process:
             self.output_layer = ColumnParallelLinear(
                 gpt.hidden_size,
                 gpt.vocab_size,
@@ -89,10 +65,6 @@ class GPT(MegatronModule):
                 gather_output=False,
                 tp_group=self.tp_group,
             )
-
-    def set_input_tensor(self, input_tensor) -> None:
-        """Receive the hidden states of the previous pipeline stage (called by Megatron-core's schedules)."""
-        self.decoder.set_input_tensor(input_tensor[0] if isinstance(input_tensor, list) else input_tensor)
 
     def forward(
         self,

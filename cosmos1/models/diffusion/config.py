@@ -10,8 +10,10 @@ from cosmos1.conditioning.settings import (
     CameraConditioning,
     TrajectoryConditioning,
     ViewConditioning,
+    signals,
 )
-from cosmos1.errors import ConfigError
+from cosmos1.errors import ConfigError, check_positive
+from cosmos1.models.network_rules import check_network
 
 PUBLISHED_FACTOR = 8
 """Pixel frames per latent frame, and pixels per latent cell, of the tokenizer of the published networks."""
@@ -111,13 +113,7 @@ class DiTConfig:
     @property
     def controls(self) -> List[str]:
         """Batch keys of the control signals that every sample must bring."""
-        keys = {
-            "action": self.action,
-            "plucker_embeddings": self.camera,
-            "view_indices": self.views,
-            "trajectory": self.trajectory,
-        }
-        return [key for key, settings in keys.items() if settings is not None]
+        return [settings.batch_key for settings in signals(self)]
 
     def num_tokens(self, frames: int, height: int, width: int) -> int:
         """Tokens of a latent of ``[frames, height, width]``."""
@@ -127,30 +123,18 @@ class DiTConfig:
         """Raise :class:`ConfigError` for sizes that no network can have."""
         sizes = ("hidden_size", "num_layers", "num_attention_heads", "mlp_ratio", "adaln_lora_dim", "latent_channels")
         sizes += ("text_embedding_dim", "patch_spatial", "max_frames", "max_height", "max_width")
-        for name in (*sizes, "temporal_factor", "spatial_factor"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.config.{name}={getattr(self, name)}; it must be 1 or more")
+        check_positive(self, "model.config", *sizes, "temporal_factor", "spatial_factor")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"model.config.hidden_size={self.hidden_size} is not divisible by "
                 f"model.config.num_attention_heads={self.num_attention_heads}"
             )
-        if self.head_dim % 2 or self.head_dim < 12:
-            raise ConfigError(
-                f"model.config gives heads of width {self.head_dim}; 3-D rotary positions need an even width of 12 or more"
-            )
-        if self.recompute_num_layers is not None and self.recompute_num_layers < 0:
-            raise ConfigError(
-                f"model.config.recompute_num_layers={self.recompute_num_layers}; use 0 or more, or None for all"
-            )
+        check_network(self)
         if self.learnable_positions and self.sinusoidal_positions:
             raise ConfigError(
                 "model.config.learnable_positions and model.config.sinusoidal_positions are both true; a network has one "
                 "of the two: set learnable_positions=false for the released multi-view networks"
             )
-        for settings in (self.action, self.views, self.trajectory):
-            if settings is not None:
-                settings.validate()
 
     def validate_latent(self, frames: int, height: int, width: int) -> None:
         """Raise :class:`ConfigError` if a latent of this size, that of one view, does not fit the network."""

@@ -5,7 +5,8 @@ Every rank calls this with the same arguments and gets the same result. Formulas
 ``diffusion/model/model_t2w.py`` and ``model_v2w.py``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Callable
 
 import torch
@@ -37,72 +38,89 @@ class GivenFrames:
     count: int
 
 
+@dataclass
+class Prompt:
+    """What one video is to show."""
+
+    text: torch.Tensor
+    """``[1, M, E]``."""
+    fps: float
+    negative_text: torch.Tensor | None = None
+    """What guidance leads away from, in the shape of ``text``; None: no text, zeros."""
+    controls: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The control signals of a batch of one, by batch key."""
+    padding_mask: torch.Tensor | None = None
+    """``[1, 1, H, W]``, 1 on cells that a letterbox fills; None: no such cells."""
+    given: GivenFrames | None = None
+
+    def to(self, device: torch.device) -> "Prompt":
+        text, negative, mask = (
+            value if value is None else value.to(device) for value in (self.text, self.negative_text, self.padding_mask)
+        )
+        controls = {name: value.to(device) for name, value in self.controls.items()}
+        return replace(self, text=text, negative_text=negative, padding_mask=mask, controls=controls)
+
+    def opposite(self) -> "Prompt":
+        """What guidance leads away from: another text, and no trajectory. The other signals stay."""
+        text = torch.zeros_like(self.text) if self.negative_text is None else self.negative_text
+        return replace(self, text=text, controls=unconditional(self.controls))
+
+
+@dataclass
+class Predictor:
+    """A network as sampling sees it."""
+
+    predict: Callable[[NoisySample], torch.Tensor]
+    """The raw prediction F for a prepared sample."""
+    sigma_data: float
+    condition_mask: bool = False
+    """Whether the network has the condition-mask channel."""
+
+
 @torch.no_grad()
 def generate_latent(
-    predict: Callable[[NoisySample], torch.Tensor],
+    predictor: Predictor,
     latent_shape: list[int],
-    text: torch.Tensor,
-    negative_text: torch.Tensor | None,
-    fps: float,
+    prompt: Prompt,
     settings: GenerationSettings,
-    sigma_data: float,
-    given: GivenFrames | None = None,
-    condition_mask: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    controls: dict[str, torch.Tensor] | None = None,
-    padding_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sample one latent ``[1, C, T, H, W]`` as a tokenizer decodes it (divided by ``sigma_data``), fp32.
+    """Sample one latent ``[1, C, T, H, W]`` as a tokenizer decodes it (divided by ``sigma_data``), fp32, where the text is.
 
-    Args:
-        predict: the network's raw prediction F for a prepared sample.
-        latent_shape: ``[C, T, H, W]``.
-        text: ``[1, M, E]``; ``negative_text`` of the same shape, or None for zeros.
-        condition_mask: whether the network has the condition-mask channel.
-        controls: the control signals of a batch of one, by batch key; guidance leads away from the text (and from the
-            trajectory), not from the others.
-        padding_mask: ``[1, 1, H, W]``, 1 on cells that a letterbox fills; None: no such cells.
+    ``latent_shape`` is ``[C, T, H, W]``.
     """
-    noise = initial_noise((1, *latent_shape), settings.seed).to(text.device)
-    controls = controls or {}
-    padding_mask = torch.zeros(1, 1, *latent_shape[2:]) if padding_mask is None else padding_mask
-    negative_text = torch.zeros_like(text) if negative_text is None else negative_text
+    device = prompt.text.device
+    prompt, noise = prompt.to(device), initial_noise((1, *latent_shape), settings.seed).to(device)
     # The same noise on the given frames at every step and in both branches.
-    given_noise = initial_noise((1, *latent_shape), settings.seed + 1).to(text.device) if given is not None else None
-
-    def denoiser(prompt: torch.Tensor, signals: dict[str, torch.Tensor]):
-        def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-            coefficients = Preconditioning(torch.full((1, 1, 1, 1, 1), sigma, device=x.device), sigma_data)
-            noisy = _noisy_sample(
-                x.float(),
-                coefficients,
-                prompt,
-                signals,
-                fps,
-                padding_mask.to(x.device),
-                condition_mask,
-                given,
-                given_noise,
-            )
-            denoised = coefficients.c_skip * noisy.network_input + coefficients.c_out * predict(noisy)
-            if noisy.given is not None:
-                denoised = noisy.given * given.latent + (1 - noisy.given) * denoised
-            return denoised.to(x.dtype)
-
-        return denoise
-
-    denoise = guided(denoiser(text, controls), denoiser(negative_text, unconditional(controls)), settings.guidance)
+    given_noise = None if prompt.given is None else initial_noise((1, *latent_shape), settings.seed + 1).to(device)
+    branches = (partial(_denoise, predictor, each, given_noise) for each in (prompt, prompt.opposite()))
+    denoise = guided(*branches, settings.guidance)
     latent = sample(denoise, noise, settings.sampler, settings.num_steps, progress=progress)
-    return latent.float() / sigma_data
+    return latent.float() / predictor.sigma_data
+
+
+def _denoise(
+    predictor: Predictor, prompt: Prompt, given_noise: torch.Tensor | None, x: torch.Tensor, sigma: float
+) -> torch.Tensor:
+    coefficients = Preconditioning(torch.full((1, 1, 1, 1, 1), sigma, device=x.device), predictor.sigma_data)
+    noisy = _noisy_sample(x.float(), coefficients, prompt, given_noise, predictor.condition_mask)
+    denoised = coefficients.c_skip * noisy.network_input + coefficients.c_out * predictor.predict(noisy)
+    if noisy.given is not None:
+        denoised = noisy.given * prompt.given.latent + (1 - noisy.given) * denoised
+    return denoised.to(x.dtype)
 
 
 def _noisy_sample(
-    x, coefficients, prompt, controls, fps, padding_mask, condition_mask, given, given_noise
+    x: torch.Tensor,
+    coefficients: Preconditioning,
+    prompt: Prompt,
+    given_noise: torch.Tensor | None,
+    condition_mask: bool,
 ) -> NoisySample:
     """The network's inputs at one noise level, with the given frames put in."""
-    _, _, frames, height, width = x.shape
+    (_, _, frames, height, width), given, padding = x.shape, prompt.given, prompt.padding_mask
     count = torch.tensor([0 if given is None else given.count])
-    indicator = first_frames(count, frames, num_views(controls)).to(x.device)
+    indicator = first_frames(count, frames, num_views(prompt.controls)).to(x.device)
     network_input, shown = x, None
     if given is not None:
         # Below the augmentation noise the given frames would be noisier than the state: generate everywhere.
@@ -114,11 +132,11 @@ def _noisy_sample(
         clean=x,
         network_input=network_input,
         coefficients=coefficients,
-        text=prompt,
-        fps=torch.tensor([fps]),
-        padding_mask=padding_mask,
+        text=prompt.text,
+        fps=torch.tensor([prompt.fps]),
+        padding_mask=x.new_zeros(1, 1, height, width) if padding is None else padding,
         given=shown,
         condition_mask=indicator.expand(-1, -1, -1, height, width) if condition_mask else None,
         loss_mask=None,
-        controls=controls,
+        controls=prompt.controls,
     )

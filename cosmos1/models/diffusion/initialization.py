@@ -19,8 +19,12 @@ _STACKED = {"linear_qkv": 3, "linear_kv": 2}
 
 def initialize(network: DiT, seed: int) -> None:
     """Fill all parameters and buffers of a pipeline stage and mark them for Megatron-core's gradient reductions."""
-    draw = partial(_draw, network.config.dit)
-    initialization.initialize(network, seed, draw, partial(_mark_replicated, network))
+    initialization.initialize(network, initial_values(network, seed), partial(_mark_replicated, network))
+
+
+def initial_values(network: DiT, seed: int):
+    """``(local name, tensor, fp32 value, axis)`` as in :func:`cosmos1.models.initialization.initial_values`."""
+    return initialization.initial_values(network, seed, partial(_draw, network.config.dit))
 
 
 def _draw(dit: DiTConfig, name: str, shape: list[int], generator: torch.Generator) -> torch.Tensor:

@@ -6,23 +6,18 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
-from megatron.core.transformer.transformer_config import TransformerConfig
 
 from cosmos1.errors import ConfigError
 from cosmos1.models.diffusion.config import DiTConfig
-from cosmos1.models.megatron_settings import megatron_settings
+from cosmos1.models.megatron_settings import MegatronNetworkConfig, megatron_settings
 from cosmos1.parallel.strategy import MegatronStrategy
 
 
 @dataclass
-class MegatronDiTConfig(TransformerConfig):
+class MegatronDiTConfig(MegatronNetworkConfig):
     """Megatron-core's configuration with the DiT's own values beside it."""
 
     dit: DiTConfig = field(default_factory=DiTConfig)
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    context_parallel_mode: str = "auto"
-    has_cond_embedder: bool = True
-    """Megatron-core then sums the gradients of the embedders that every pipeline stage holds."""
 
 
 def megatron_config(
@@ -31,16 +26,10 @@ def megatron_config(
     """The Megatron-core configuration of one network under one parallel layout."""
     return MegatronDiTConfig(
         dit=dit,
-        device=device,
-        context_parallel_mode=dit.context_parallel_mode,
-        num_layers=dit.num_layers,
-        hidden_size=dit.hidden_size,
-        num_attention_heads=dit.num_attention_heads,
-        kv_channels=dit.head_dim,
         ffn_hidden_size=dit.mlp_ratio * dit.hidden_size,
         layernorm_epsilon=dit.layernorm_epsilon,
         activation_func=F.gelu,
-        **megatron_settings(strategy, params_dtype),
+        **megatron_settings(dit, strategy, params_dtype, device),
     )
 
 

@@ -4,6 +4,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
+from cosmos1.conditioning.settings import signals
+from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.diffusion.objective_config import EDMObjective
 
@@ -38,7 +40,6 @@ class DiffusionModel:
         )
 
     def _validate_tokenizer(self) -> None:
-        from cosmos1.errors import ConfigError
         from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS
 
         factor = TEMPORAL_FACTORS.get(self.tokenizer)
@@ -51,8 +52,6 @@ class DiffusionModel:
 
     def validate_sample(self, strategy, latent_shape: list[int], num_views: int = 1) -> None:
         """Raise :class:`ConfigError` if samples of latent shape ``[C, V * T, H, W]`` do not fit network or layout."""
-        from cosmos1.errors import ConfigError, DataError
-
         channels, frames, height, width = latent_shape
         if channels != self.config.latent_channels:
             raise DataError(
@@ -61,15 +60,7 @@ class DiffusionModel:
             )
         self.config.validate_latent(frames // num_views, height, width)
         self.objective.validate(frames // num_views, self.config.condition_mask)
-        tokens = self.config.num_tokens(frames, height, width)
-        split = strategy.context_parallel_size
-        split *= strategy.tensor_model_parallel_size if strategy.sequence_parallel else 1
-        if tokens % split:
-            raise ConfigError(
-                f"a sample has {tokens} tokens, which do not divide by context_parallel_size="
-                f"{strategy.context_parallel_size} x tensor_model_parallel_size={strategy.tensor_model_parallel_size} "
-                "(sequence_parallel); choose sizes whose product divides it, or sequence_parallel=false"
-            )
+        strategy.validate_tokens(self.config.num_tokens(frames, height, width))
 
     def describe(self) -> list[str]:
         """Facts for the log, with the ranges that are really used."""
@@ -86,8 +77,7 @@ class DiffusionModel:
                 f"{v.augment_sigma_multiplier:g} * exp({v.augment_sigma_mean:g} + {v.augment_sigma_std:g} z), "
                 f"dropout {v.dropout:g}"
             )
-        signals = {"action": c.action, "camera": c.camera, "views": c.views, "trajectory": c.trajectory}
-        return lines + [f"control signal: {settings}" for settings in signals.values() if settings is not None]
+        return lines + [f"control signal: {settings}" for settings in signals(c)]
 
     def megatron_config(self, strategy, params_dtype, device):
         from cosmos1.models.diffusion.megatron_config import megatron_config
@@ -108,11 +98,11 @@ class DiffusionModel:
             network.logvar.requires_grad_(self.objective.loss_add_logvar)
         return network
 
-    def global_name(self, network, local_name: str) -> str:
-        """Name of a parameter in the whole network, whatever stage holds it."""
-        from cosmos1.models.initialization import global_name
+    def initial_values(self, network, seed: int):
+        """``(local name, tensor, fp32 value, axis)`` of every parameter and buffer of a pipeline chunk."""
+        from cosmos1.models.diffusion.initialization import initial_values
 
-        return global_name(network, local_name)
+        return initial_values(network, seed)
 
     def prepare(self, batch: dict, seed: int, device, training: bool):
         """A collated batch to a :class:`~cosmos1.models.diffusion.objective.NoisySample` on ``device``."""

@@ -10,10 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
-from megatron.core.transformer.enums import ModelType
-from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from torch import nn
 
 from cosmos1.conditioning.action import ActionEmbedding
@@ -26,6 +23,7 @@ from cosmos1.models.diffusion.elementwise import modulated_layer_norm
 from cosmos1.models.diffusion.megatron_config import MegatronDiTConfig, parallel_linears
 from cosmos1.models.diffusion.positions import LearnablePositions, TokenGrid, rotary_angles, sinusoidal_positions
 from cosmos1.models.elementwise import rms_norm
+from cosmos1.models.pipeline_stage import PipelineStage
 from cosmos1.parallel.token_ranges import token_ranges
 
 
@@ -108,53 +106,28 @@ def _without_zero_rows(text_BME: torch.Tensor) -> torch.Tensor:
     return text_BME[:, : int(used[-1]) + 1 if len(used) else 1]
 
 
-class DiT(MegatronModule):
+class DiT(PipelineStage):
     """The denoising network F of the EDM formulation, or one pipeline stage of it."""
 
-    def __init__(
-        self,
-        config: MegatronDiTConfig,
-        pg_collection,
-        pre_process: bool = True,
-        post_process: bool = True,
-        vp_stage: int | None = None,
-    ):
-        super().__init__(config=config)
-        self.pre_process, self.post_process, self.vp_stage = pre_process, post_process, vp_stage
-        self.tp_group, self.cp_group = pg_collection.tp, pg_collection.cp
-        # Three names that Megatron-core's schedules read.
-        self.model_type = ModelType.encoder_or_decoder
-        self.share_embeddings_and_output_weights = False
-        self.pg_collection = pg_collection
+    config: MegatronDiTConfig
 
-        dit, options = config.dit, {"dtype": config.params_dtype, "device": config.device}
-        if pre_process:
+    def add_layers(self) -> None:
+        config, dit = self.config, self.config.dit
+        options = {"dtype": config.params_dtype, "device": config.device}
+        if self.pre_process:
             patch_values = dit.patch_input_channels * dit.patch_spatial**2
             self.x_embedder = nn.Linear(patch_values, config.hidden_size, bias=False, **options)
-        self.action, self.views, self.trajectory = _controls(dit, options, pre_process)
+        self.action, self.views, self.trajectory = _controls(dit, options, self.pre_process)
         # Every pipeline stage embeds the timestep and the positions itself; only hidden states travel.
         self.t_embedder = TimestepEmbedding(config)
         self.extra_pos_embedder = (
             LearnablePositions(dit, config.params_dtype, config.device) if dit.learnable_positions else None
         )
-        layer = ModuleSpec(module=DiTLayer, submodules=DiTLayerSubmodules(*parallel_linears(dit.transformer_impl)))
-        num_layers = get_num_layers_to_build(config, vp_stage, pg_collection.pp.rank())
-        self.decoder = DiTStack(
-            config,
-            TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=None),
-            post_layer_norm=False,
-            pre_process=pre_process,
-            post_process=post_process,
-            pg_collection=pg_collection,
-            vp_stage=vp_stage,
-        )
-        if post_process:
+        linears = DiTLayerSubmodules(*parallel_linears(dit.transformer_impl))
+        self.decoder = self.stack(DiTStack, ModuleSpec(module=DiTLayer, submodules=linears), final_norm=None)
+        if self.post_process:
             self.final_layer = FinalLayer(config)
             self.logvar = LogVariance(config)
-
-    def set_input_tensor(self, input_tensor) -> None:
-        """Receive the hidden states of the previous pipeline stage (called by Megatron-core's schedules)."""
-        self.decoder.set_input_tensor(input_tensor[0] if isinstance(input_tensor, list) else input_tensor)
 
     def forward(
         self,

@@ -7,6 +7,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Protocol
 
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.errors import DataError
 from cosmos1.models.tokenizers.video import unknown_name_message
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 TEXT_ENCODER_NAMES = ("hashed", "t5")
-NUM_TEXT_TOKENS = 512
-TEXT_EMBEDDING_WIDTH = 1024
 DEFAULT_T5 = "google-t5/t5-11b"
 
 
@@ -71,7 +70,7 @@ class HashedTextEncoder:
     def encode(self, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
-        embeddings = torch.zeros(len(prompts), NUM_TEXT_TOKENS, TEXT_EMBEDDING_WIDTH, dtype=self.dtype)
+        embeddings = torch.zeros(len(prompts), NUM_TEXT_TOKENS, TEXT_WIDTH, dtype=self.dtype)
         lengths = torch.zeros(len(prompts), dtype=torch.int64)
         for index, prompt in enumerate(prompts):
             rows = _hashed_rows(prompt)
@@ -91,7 +90,7 @@ def _hashed_rows(prompt: str) -> np.ndarray:
     import numpy as np
 
     words = _words(prompt)[: NUM_TEXT_TOKENS - 1] + ["</s>"]
-    rows = np.zeros((len(words), TEXT_EMBEDDING_WIDTH), np.float32)
+    rows = np.zeros((len(words), TEXT_WIDTH), np.float32)
     for position, word in enumerate(words):
         padded = f"^{word}$"
         pieces = [padded[start : start + 3] for start in range(max(len(padded) - 2, 1))]
@@ -105,7 +104,7 @@ def _signs(key: str) -> np.ndarray:
     """Return 1024 values of +1 or -1 that depend on the key alone."""
     import numpy as np
 
-    digest = hashlib.shake_128(key.encode()).digest(TEXT_EMBEDDING_WIDTH // 8)
+    digest = hashlib.shake_128(key.encode()).digest(TEXT_WIDTH // 8)
     return np.unpackbits(np.frombuffer(digest, np.uint8)).astype(np.float32) * 2 - 1
 
 
@@ -126,9 +125,9 @@ class T5TextEncoder:
                 f"first (hf download {DEFAULT_T5}) and give the folder, set HF_HOME to a cache that has it, or use the "
                 f"weight-free text encoder: hashed."
             ) from error
-        if model.config.d_model != TEXT_EMBEDDING_WIDTH:
+        if model.config.d_model != TEXT_WIDTH:
             raise DataError(
-                f'text encoder t5: "{path}" is {model.config.d_model} wide, the networks need {TEXT_EMBEDDING_WIDTH}. '
+                f'text encoder t5: "{path}" is {model.config.d_model} wide, the networks need {TEXT_WIDTH}. '
                 f"Use {DEFAULT_T5}."
             )
         self.device = device

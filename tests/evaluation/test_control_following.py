@@ -5,9 +5,9 @@ import argparse
 
 import pytest
 import torch
+from cosmos1.evaluation.instruction_following import RIGHT, WRONG, _Evaluation, other_text, run
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.instruction_following import RIGHT, WRONG, _Evaluation, other_text, run
 from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.diffusion.model import DiffusionModel
 from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out samples of a run, scored and generated under the control that each carries, for both families of networks."""
+
+import argparse
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from cosmos1 import hub
+from cosmos1.checkpoint import formats
+from cosmos1.checkpoint.networks import config_from_record
+from cosmos1.conditioning.controls import num_views
+from cosmos1.conditioning.token_controls import take_token_controls
+from cosmos1.data.modules.latent_folder import LatentFolderDataModule
+from cosmos1.data.video import tensor_to_frames
+from cosmos1.errors import ConfigError, DataError
+from cosmos1.evaluation.metrics import latent_distance
+from cosmos1.generation.autoregressive import AutoregressiveGenerator, task_of_checkpoint
+from cosmos1.generation.generator import VideoGenerator, network_of_checkpoint, recorded_settings
+from cosmos1.models.autoregressive.config import GPTConfig
+from cosmos1.models.autoregressive.generation import generate_tokens
+from cosmos1.models.autoregressive.objective_config import NextTokenObjective
+from cosmos1.models.autoregressive.sampling import SamplingSettings
+from cosmos1.models.diffusion.generation import GenerationSettings
+from cosmos1.models.diffusion.objective import edm_loss
+from cosmos1.models.diffusion.objective_config import VideoConditioning
+from cosmos1.models.diffusion.pixels import latents_to_pixels
+from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.parallel.device import device
+from cosmos1.parallel.strategy import MegatronStrategy
+from cosmos1.training.sampling import generate_held_out, held_out_samples
+from cosmos1.training.schedule_runner import predict
+
+GIVEN_SIGMA_LOG = -6.9
+"""The given frames are shown with noise of 0.001, as generation shows them."""
+Sample = dict[str, torch.Tensor]
+
+
+class ControlledSamples(Protocol):
+    """What both families offer. Frames are ``[T, H, W, 3]`` uint8, views side by side."""
+
+    options: argparse.Namespace
+    model: Any
+    num_given_frames: int
+
+    def read(self) -> list[Sample]: ...
+
+    def loss(self, index: int, sample: Sample) -> float: ...
+
+    def generate(self, index: int, sample: Sample) -> tuple[np.ndarray, np.ndarray, float | None]:
+        """Generated and real frames, and the distance of their latents where there are such."""
+
+
+def build_samples(options: argparse.Namespace) -> ControlledSamples:
+    """The network of ``--checkpoint`` with its samples."""
+    path = options.checkpoint.expanduser()
+    recorded = recorded_settings(path, "model")
+    if recorded:
+        autoregressive = "num_query_groups" in recorded.get("config", {})
+    else:
+        autoregressive = isinstance(formats.open_weights(hub.locate(str(path))).config, GPTConfig)
+    return (TokenSamples if autoregressive else LatentSamples)(options)
+
+
+def read_samples(options: argparse.Namespace) -> list[Sample]:
+    """The first ``--num_samples`` held-out samples of the run, or of ``--data_path``, each a batch of one."""
+    recorded = recorded_settings(options.checkpoint.expanduser(), "data")
+    if not recorded and options.data_path is None:
+        raise ConfigError(
+            f"{options.checkpoint} does not record its data; give --data_path, a folder of prepared samples"
+        )
+    module = _data_module(recorded["_target_"]) if recorded else LatentFolderDataModule
+    data = config_from_record(module, recorded) if recorded else module(path=str(options.data_path))
+    if options.data_path is not None:
+        data.path = str(options.data_path)
+        if hasattr(data, "validation_path"):
+            data.validation_path = data.path
+    data.num_workers, data.micro_batch_size, data.repeat = 0, 1, True
+    data.setup()
+    samples = list(held_out_samples(data, options.num_samples))
+    if len(samples) < 2:
+        raise DataError(f"{data.path}: {len(samples)} held-out samples, at least 2 are needed; give --data_path")
+    return samples
+
+
+def _data_module(target: str) -> type:
+    module, name = target.rsplit(".", 1)
+    if not module.startswith("cosmos1.data."):
+        raise ConfigError(f"the checkpoint records {target} as its data, which is no data module of this suite")
+    return getattr(importlib.import_module(module), name)
+
+
+@dataclass
+class LatentSamples:
+    """Of a diffusion network."""
+
+    options: argparse.Namespace
+
+    def __post_init__(self):
+        options, count = self.options, self.options.num_given_latent_frames
+        task = network_of_checkpoint(options.checkpoint.expanduser())
+        if not task.config.condition_mask:
+            count = 0
+        task.objective.conditioning = VideoConditioning(count, count, GIVEN_SIGMA_LOG, augment_sigma_std=0.0)
+        strategy = MegatronStrategy(tensor_model_parallel_size=options.tp_size, context_parallel_size=options.cp_size)
+        self.generator = VideoGenerator(task, strategy, options.checkpoint, options.ema)
+        self.model, self.task, self.num_given = self.generator.model, task, count
+        per_latent = 1 if task.single_frames else task.config.temporal_factor
+        self.num_given_frames = (count - 1) * per_latent + 1 if count else 0
+
+    def read(self) -> list[Sample]:
+        return [self.task.with_latents(sample, device()) for sample in read_samples(self.options)]
+
+    def loss(self, index: int, sample: Sample) -> float:
+        """The training loss, averaged over noise levels and noises that depend on ``index`` alone."""
+        total, count = 0.0, self.options.num_noises
+        for draw in range(count):
+            placed = sample | {"sample_position": torch.tensor([index * count + draw])}
+            noisy = self.task.prepare(placed, self.options.seed, device(), training=False)
+            total += edm_loss(noisy, predict(self.model, noisy)).item()
+        return total / count
+
+    def generate(self, index: int, sample: Sample) -> tuple[np.ndarray, np.ndarray, float]:
+        options, views = self.options, num_views(sample)
+        settings = GenerationSettings(options.num_steps, options.guidance, seed=options.seed + index)
+        latent = generate_held_out(self.generator, sample, settings, self.num_given)
+        real = sample["video"].to(latent)
+        frames = [self._frames(each, views) for each in (latent, real)]
+        scored = [each.unflatten(2, (views, -1))[:, :, :, self.num_given :] for each in (latent, real)]
+        return *frames, latent_distance(*(each.flatten(2, 3) for each in scored))
+
+    def _frames(self, latent: torch.Tensor, views: int) -> np.ndarray:
+        single = self.task.single_frames
+        num_frames = 1 if single else (latent.shape[2] // views - 1) * self.task.config.temporal_factor + 1
+        tokenizer = build_video_tokenizer(self.task.tokenizer, self.task.tokenizer_path, num_frames, device())
+        video = latents_to_pixels(tokenizer, latent, latent.shape[2] if single else views)
+        return tensor_to_frames(torch.cat(video.chunk(views, dim=2), dim=-1))
+
+
+@dataclass
+class TokenSamples:
+    """Of an autoregressive Video2World network."""
+
+    options: argparse.Namespace
+
+    def __post_init__(self):
+        options, count = self.options, self.options.num_given_latent_frames
+        task = task_of_checkpoint(options.checkpoint.expanduser())
+        if not task.config.video2world:
+            raise ConfigError(f"--checkpoint {options.checkpoint} is a base network, which no control steers")
+        task.objective = NextTokenObjective(num_unscored_frames=count)
+        self.generator = AutoregressiveGenerator(task, options.checkpoint, options.ema)
+        self.model, self.task = self.generator.model, task
+        per_latent = 1 if task.single_frames else task.compression_factor[0]
+        self.num_given_frames = (count - 1) * per_latent + 1
+
+    def read(self) -> list[Sample]:
+        return read_samples(self.options)
+
+    def loss(self, index: int, sample: Sample) -> float:
+        """Cross entropy of the tokens after the given frames, nats."""
+        prepared = self.task.prepare(sample, self.options.seed, device(), training=False)
+        scores = self.task.forward(self.model.chunks[0], prepared)
+        return self.task.loss(self.model.networks[0], prepared, scores)[0].item()
+
+    def generate(self, index: int, sample: Sample) -> tuple[np.ndarray, np.ndarray, None]:
+        options, config = self.options, self.task.config
+        _, rows, columns = config.latent_shape
+        tokens = sample["labels"][:, : config.num_video_tokens].to(device())
+        given = tokens[:, : options.num_given_latent_frames * config.num_views * rows * columns]
+        text = sample["t5_text_embeddings"].to(device()).float() if config.reads_text else None
+        settings = SamplingSettings(options.temperature, seed=options.seed + index)
+        controls = take_token_controls(config, sample, device())
+        generated, _ = generate_tokens(self.model.networks[0], given, text, settings, controls=controls)
+        return self.generator.frames_of_tokens(generated), self.generator.frames_of_tokens(tokens), None

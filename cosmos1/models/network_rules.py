@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the plain values of every network must satisfy, whatever its family."""
+
+from typing import TYPE_CHECKING, Union
+
+from cosmos1.conditioning.settings import signals
+from cosmos1.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cosmos1.models.autoregressive.config import GPTConfig
+    from cosmos1.models.diffusion.config import DiTConfig
+
+
+def check_network(config: Union["DiTConfig", "GPTConfig"]) -> None:
+    """Raise :class:`ConfigError` for heads that no position can turn, impossible recomputation, and bad control signals."""
+    if config.head_dim % 2 or config.head_dim < 12:
+        raise ConfigError(
+            f"model.config has heads of width {config.head_dim}; 3-D rotary positions need an even width of 12 or more"
+        )
+    if config.recompute_num_layers is not None and config.recompute_num_layers < 0:
+        raise ConfigError(
+            f"model.config.recompute_num_layers={config.recompute_num_layers}; use 0 or more, or None for all"
+        )
+    for settings in signals(config):
+        settings.validate()
