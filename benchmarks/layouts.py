@@ -56,8 +56,8 @@ GROUPS = {
         ("1 GPU, eager", 1, SEVEN, [*WIDTH, "data.global_batch_size=2", "model.config.compile=false"]),
     ],
     "full7b": [("7B, FSDP=8", 8, SEVEN, [])],
-    "full7b-cp8": [
-        ("7B, CP=8, 1 sample", 8, SEVEN, [f"{CP}=8", "data.global_batch_size=1"]),
+    "full7b-cp8": [("7B, CP=8, 1 sample", 8, SEVEN, [f"{CP}=8", "data.global_batch_size=1"])],
+    "full7b-tp8": [
         ("7B, TP=8 + SP, 1 sample", 8, SEVEN, [f"{FSDP}=false", f"{TP}=8", f"{SP}=true", "data.global_batch_size=1"]),
     ],
     "gpt4b-1gpu": [

@@ -21,6 +21,7 @@ import numpy as np
 from cosmos1.data.command_line import Progress, run_command
 from cosmos1.data.files import sha256_of_json, write_json, write_tensor
 from cosmos1.data.formats.token_facts import video2world_ids
+from cosmos1.data.preparing.encoders import add_text_options, choose_device, text_encoder
 from cosmos1.data.preparing.leading_clip import PlannedClip, plan_leading_clips
 from cosmos1.data.preparing.output_folder import (
     claim_output_folder,
@@ -71,10 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--action_dim", type=int, default=7, help="of a Bridge tree: numbers per action")
     add(OUTPUT, type=Path, required=True, help="new or empty folder; nothing in it is ever deleted")
     add_clip_options(parser)
-    add("--text_encoder", choices=("hashed", "t5"), help="default: hashed beside dct_fsq, else t5")
-    add("--text_encoder_dir", default="", help="weights of t5; empty: google-t5/t5-11b from HF_HOME or the hub")
-    add("--text_dtype", choices=("float32", "bfloat16"), default="float32", help="precision in which t5 runs")
-    add("--text_device", default="", help="device of the text encoder; empty: that of the tokenizer")
+    add_text_options(parser, default="hashed beside dct_fsq, else t5")
     add("--split_string", default="4,1,1", help="shares of training, test and validation")
     add("--seed", type=int, default=0, help="shuffles the lines before the split")
     return parser
@@ -155,21 +153,11 @@ class SampleWriter:
     """Encodes clips and prompts and writes the two files of a sample."""
 
     def __init__(self, arguments: argparse.Namespace, shape: ClipShape):
-        import torch
-
-        from cosmos1.data.preparing.latent_writer import choose_device
-        from cosmos1.models.tokenizers.text import build_text_encoder
-
         self.folder = arguments.output_dir
         self.clips = ClipEncoder(arguments, shape)
-        text_encoder = build_text_encoder(
-            arguments.text_encoder,
-            arguments.text_encoder_dir or None,
-            device=arguments.text_device or choose_device(arguments.device),
-            dtype=getattr(torch, arguments.text_dtype),
-        )
+        encoder = text_encoder(arguments, choose_device(arguments.device))
         # A prompt is encoded once, not once per sample.
-        self.encode_prompt = lru_cache(maxsize=64)(lambda prompt: text_encoder.encode([prompt])[0][0].float())
+        self.encode_prompt = lru_cache(maxsize=64)(lambda prompt: encoder.encode([prompt])[0][0].float())
 
     def write(self, sample: PlannedSample) -> None:
         """Write the files of one sample; raises DataError before anything is written when its video cannot be read."""

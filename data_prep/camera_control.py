@@ -17,22 +17,21 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.command_line import run_command
-from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.command_line import run_command, use_each
+from cosmos1.data.files import sha256_of_json
 from cosmos1.data.formats.camera_sample import CAMERAS_PART, PLUCKER_PART, pack_cameras
 from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR, TEXT_PARTS
 from cosmos1.data.geometry.cameras import plucker_embeddings
 from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras, letterbox_frames, padding_mask
-from cosmos1.data.preparing.latent_writer import (
+from cosmos1.data.preparing.encoders import (
     LatentEncoder,
     add_encoder_options,
-    check_sizes,
     encoder_facts,
     encoder_names,
     settle_encoders,
     video_parts,
-    write_samples,
 )
+from cosmos1.data.preparing.latent_writer import check_sizes, write_sample_files, write_samples
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.sources.captions import read_captions
 from cosmos1.data.sources.clip_plan import draw_starts
@@ -99,25 +98,23 @@ def plan(arguments: argparse.Namespace) -> "tuple[list[PlannedScene], list[str]]
     """Read every scene's transforms.json and draw the starts; return the plan and a line per scene left out."""
     sources = find_scenes(arguments.dataset_path)
     captions = captions_by_scene(arguments, list(sources))
-    planned: list[PlannedScene] = []
-    left_out: list[str] = []
-    longest = 0
-    for name in choose_scenes(arguments, list(sources)):
-        try:
-            scene = read_scene(sources[name], arguments.allow_unposed, name)
-            longest = max(longest, len(scene.pictures))
-            check_scene(arguments, scene, captions)
-        except DataError as error:
-            if arguments.strict:
-                raise
-            left_out.append(str(error))
-            continue
-        last_start = len(scene.pictures) - arguments.num_frames
-        starts = draw_starts(name, last_start, arguments.num_chunks, arguments.seed)
-        planned.append(PlannedScene(scene, captions[name], starts, len(planned) * arguments.num_chunks))
-    if not planned:
-        advice = f"The longest has {longest} frames; --num_frames lowers what is needed." if longest else ""
+    lengths: list[int] = []
+
+    def read(name: str) -> Scene:
+        scene = read_scene(sources[name], arguments.allow_unposed, name)
+        lengths.append(len(scene.pictures))
+        check_scene(arguments, scene, captions)
+        return scene
+
+    scenes, left_out = use_each(choose_scenes(arguments, list(sources)), read, arguments.strict)
+    if not scenes:
+        advice = f"The longest has {max(lengths)} frames; --num_frames lowers what is needed." if lengths else ""
         raise DataError("\n".join([*left_out, f"no scene can be used, nothing to do. {advice}"]))
+    planned = []
+    for number, scene in enumerate(scenes):
+        last_start = len(scene.pictures) - arguments.num_frames
+        starts = draw_starts(scene.name, last_start, arguments.num_chunks, arguments.seed)
+        planned.append(PlannedScene(scene, captions[scene.name], starts, number * arguments.num_chunks))
     return planned, left_out
 
 
@@ -158,10 +155,10 @@ def dataset_facts(arguments: argparse.Namespace, planned: "list[PlannedScene]") 
 
 
 def write_sample(arguments: argparse.Namespace, encoder: LatentEncoder, item: PlannedScene, index: int) -> None:
-    """Write the files of one sample, `info.json` last: a sample without it is unfinished."""
+    """Encode and write one sample."""
     import torch
 
-    scene, start, folder = item.scene, item.starts[index - item.first_index], arguments.output_path
+    scene, start = item.scene, item.starts[index - item.first_index]
     frames = scene.read_frames(start, arguments.num_frames)
     box = letterbox(scene.height, scene.width, arguments.height, arguments.width)
     frames = letterbox_frames(frames, box)
@@ -169,20 +166,16 @@ def write_sample(arguments: argparse.Namespace, encoder: LatentEncoder, item: Pl
     cameras = letterbox_cameras(scene.cameras.of_frames(slice(start, start + arguments.num_frames)), box)
     h, w = arguments.height // SPATIAL_FACTOR, arguments.width // SPATIAL_FACTOR
     mask = torch.from_numpy(padding_mask(box, h, w))
-    embeddings, _ = encoder.text(item.caption)
     tensors = {
         **encoder.video_files([frames]),
-        "t5_text_embeddings.pth": embeddings,
-        "t5_text_mask.pth": torch.ones(len(embeddings), dtype=torch.bfloat16),
+        **encoder.text_files(item.caption),
         CAMERAS_PART: pack_cameras(cameras),
         "image_size.pth": torch.tensor([box.image_size]),
         "padding_mask.pth": mask,
     }
     if arguments.write_plucker:
         tensors[PLUCKER_PART] = torch.from_numpy(plucker_embeddings(cameras, h, w)) * (1 - mask)
-    for part, tensor in tensors.items():
-        write_tensor(folder / f"{index}.{part}", tensor)
-    write_json(folder / f"{index}.info.json", sample_info(arguments, item, start))
+    write_sample_files(arguments.output_path, index, tensors, sample_info(arguments, item, start))
 
 
 def sample_info(arguments: argparse.Namespace, item: PlannedScene, start: int) -> dict:

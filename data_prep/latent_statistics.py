@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cosmos1.data.command_line import Progress, run_command
 from cosmos1.data.files import write_bytes
-from cosmos1.data.preparing.latent_writer import choose_device
+from cosmos1.data.preparing.encoders import add_device_option, choose_device
 from cosmos1.data.sources.clip_plan import list_mp4_files
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS, VIDEO_TOKENIZER_NAMES, is_weight_free
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--height", type=int, default=704)
     add("--width", type=int, default=1280)
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    add("--device", default="", help="cpu, cuda, cuda:1; empty: this rank's CUDA device if there is one")
+    add_device_option(parser)
     add("--overwrite", action="store_true", help="replace a mean_std.pt that is there")
     return parser
 

@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from cosmos1.data.batches.sampler import held_out_names
-from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.command_line import Progress, run_command, use_each
 from cosmos1.data.files import sha256_of_json, write_bytes
 from cosmos1.data.geometry.actions import bridge_actions
 from cosmos1.data.geometry.rotations import euler_angles, rotation_of_quaternion
 from cosmos1.data.preparing.output_folder import (
+    add_folder_options,
     claim_output_folder,
     rank_and_world_size,
     report_failures,
@@ -58,8 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--open_gripper", choices=("high", "low"), default="high", help="whether an open gripper is 1 or 0")
     add("--validation_fraction", type=float, default=0.1, help="of the episodes, where the dataset has no such split")
     add("--seed", type=int, default=0, help="draws the held-out episodes")
-    add("--resume", action="store_true", help="complete a folder that an earlier run with the same options began")
-    add("--strict", action="store_true", help="stop at the first episode that cannot be used")
+    add_folder_options(parser, stop_at="episode that cannot be used")
     return parser
 
 
@@ -198,14 +198,12 @@ def read_motions(
 
     Raises DataError when no training episode is left; with --strict, at the first that cannot be used.
     """
-    motions, left_out = {}, []
-    for episode in dataset.episodes:
-        try:
-            motions[episode.index] = read_motion(arguments, dataset, episode)
-        except DataError as error:
-            if arguments.strict:
-                raise
-            left_out.append(str(error))
+
+    def read(episode: LeRobotEpisode) -> tuple[int, Motion]:
+        return episode.index, read_motion(arguments, dataset, episode)
+
+    found, left_out = use_each(dataset.episodes, read, arguments.strict)
+    motions = dict(found)
     if not any(splits[index] == "train" for index in motions):
         raise DataError("\n".join([*left_out, f"{dataset.root}: no training episode is left, nothing to do."]))
     return motions, left_out

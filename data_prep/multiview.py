@@ -15,21 +15,20 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos1.data.command_line import run_command
-from cosmos1.data.files import sha256_of_json, write_json, write_tensor
+from cosmos1.data.command_line import run_command, use_each
+from cosmos1.data.files import sha256_of_json
 from cosmos1.data.formats.latent_sample import TEXT_PARTS
 from cosmos1.data.geometry.rigs import SIX_CAMERAS, Rig, load_rig
 from cosmos1.data.geometry.trajectories import trajectory_of_track
-from cosmos1.data.preparing.latent_writer import (
+from cosmos1.data.preparing.encoders import (
     LatentEncoder,
     add_encoder_options,
-    check_sizes,
     encoder_facts,
     encoder_names,
     settle_encoders,
     video_parts,
-    write_samples,
 )
+from cosmos1.data.preparing.latent_writer import check_sizes, write_sample_files, write_samples
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.preparing.view_text import multiview_text, view_descriptions
 from cosmos1.data.sources.clip_plan import draw_starts
@@ -86,21 +85,17 @@ def plan(arguments: argparse.Namespace, rig: Rig) -> "tuple[list[PlannedClip], l
     folder, cameras = arguments.dataset_path, rig.names
     tars = TarClips(folder, arguments.caption_tars) if arguments.caption_tars else None
     names = tars.names() if tars else list_clips(folder, cameras)
-    planned: list[PlannedClip] = []
-    left_out: list[str] = []
-    for name in names:
-        try:
-            clip = tars.read(name, cameras) if tars else read_folder_clip(folder, name, cameras)
-            picks = choose_picks(arguments, clip, cameras)
-            check_clip(arguments, clip, picks)
-        except DataError as error:
-            if arguments.strict:
-                raise
-            left_out.append(str(error))
-            continue
-        planned.append(PlannedClip(clip, picks, len(planned) * arguments.num_chunks))
-    if not planned:
+
+    def read(name: str) -> "tuple[MultiviewClip, tuple[FramePicks, ...]]":
+        clip = tars.read(name, cameras) if tars else read_folder_clip(folder, name, cameras)
+        picks = choose_picks(arguments, clip, cameras)
+        check_clip(arguments, clip, picks)
+        return clip, picks
+
+    usable, left_out = use_each(names, read, arguments.strict)
+    if not usable:
         raise DataError("\n".join([*left_out, f"{len(names)} of {len(names)} clips cannot be used, nothing to do."]))
+    planned = [PlannedClip(*clip, number * arguments.num_chunks) for number, clip in enumerate(usable)]
     return planned, left_out
 
 
@@ -158,7 +153,7 @@ def dataset_facts(arguments: argparse.Namespace, rig: Rig, planned: "list[Planne
 
 
 class SampleWriter:
-    """Writes the files of a sample, `info.json` last: a sample without it is unfinished."""
+    """Encodes and writes samples; the cameras' descriptions are encoded once."""
 
     def __init__(self, arguments: argparse.Namespace, rig: Rig):
         self.arguments, self.rig = arguments, rig
@@ -179,9 +174,7 @@ class SampleWriter:
         trajectory = self._trajectory(clip, picks)
         if trajectory is not None:
             tensors["trajectory.pth"] = torch.from_numpy(trajectory)
-        for part, tensor in tensors.items():
-            write_tensor(arguments.output_path / f"{index}.{part}", tensor)
-        write_json(arguments.output_path / f"{index}.info.json", self._info(clip, picks))
+        write_sample_files(arguments.output_path, index, tensors, self._info(clip, picks))
 
     def _text(self, encoder: LatentEncoder, captions: list):
         if self.arguments.shared_text:

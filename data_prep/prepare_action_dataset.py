@@ -20,8 +20,9 @@ from cosmos1.data.command_line import Progress, run_command
 from cosmos1.data.files import sha256_of_json, write_json, write_tensor
 from cosmos1.data.formats.action_frames import read_source_facts
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
-from cosmos1.data.preparing.latent_writer import choose_device, discrete_tokenizer
+from cosmos1.data.preparing.encoders import add_device_option, choose_device, discrete_tokenizer
 from cosmos1.data.preparing.output_folder import (
+    add_folder_options,
     check_output_folder,
     claim_output_folder,
     rank_and_world_size,
@@ -82,12 +83,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--tokenizer_compression_factor", default="8,16,16", help=compression)
     add("--tokenizer_dir", default="", help="weights of the tokenizer; empty: download them into HF_HOME")
     add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="precision in which the tokenizer runs")
-    add("--device", default="", help="cpu, cuda, cuda:1; empty: this rank's CUDA device if there is one")
+    add_device_option(parser)
     add("--batch_size", "--batch-size", type=int, default=10, help="frames per pass of the tokenizer")
     add("--frames_per_shard", type=int, default=8192, help="larger datasets get several files of frames")
     add("--num_workers", "--num-workers", type=int, default=len(os.sched_getaffinity(0)), help="threads that decode")
-    add("--resume", action="store_true", help="complete a folder that an earlier run with the same options began")
-    add("--strict", action="store_true", help="stop at the first episode that cannot be used")
+    add_folder_options(parser, stop_at="episode that cannot be used")
     return parser
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from cosmos1.data.command_line import run_command
 from cosmos1.data.files import sha256_of_json
 from cosmos1.data.formats.action_frames import BRIDGE_CONTROL_RATE_HZ
-from cosmos1.data.preparing.clip_writer import write_clips
-from cosmos1.data.preparing.latent_writer import add_encoder_options, check_sizes, encoder_names, settle_encoders
+from cosmos1.data.preparing.clip_writer import add_sample_options, write_clips
+from cosmos1.data.preparing.encoders import encoder_names, settle_encoders
+from cosmos1.data.preparing.latent_writer import check_sizes
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.sources.bridge import SPLITS
 from cosmos1.data.sources.clip_plan import PlannedVideo
@@ -41,13 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--camera", type=int, default=0, help='of a Bridge tree: place in the "videos" list of an annotation')
     add("--action_dim", type=int, default=7, help="of a Bridge tree: numbers per action")
     add("--fps", type=float, help="frame rate to record; default: the video's, for Bridge its control rate of 5")
-    add("--num_chunks", type=int, default=5, help="samples per video")
-    add("--height", type=int, default=704, help="pixels; pictures are stretched to this size")
-    add("--width", type=int, default=1280)
-    add("--num_frames", type=int, default=121, help="pixel frames per sample, 8k+1")
-    add("--seed", type=int, default=0, help="draws start frames and texts")
-    add("--allow_grey", action="store_true", help="repeat a single grey channel three times")
-    add_encoder_options(parser)
+    add_sample_options(parser, seed_draws="start frames and texts")
     return parser
 
 

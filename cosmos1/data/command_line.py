@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all command-line programs share: exit codes, and how far the work is."""
+"""What all command-line programs share: exit codes, how far the work is, and input that cannot be used."""
 
 import argparse
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-from cosmos1.errors import UserError
+from cosmos1.errors import DataError, UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Progress:
@@ -57,3 +61,21 @@ def run_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namesp
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def use_each(
+    items: Iterable[Item], use: Callable[[Item], Result], strict: bool = False
+) -> tuple[list[Result], list[str]]:
+    """Call `use` with each item; return what it returned, and a line per item that cannot be used.
+
+    Such an item raises DataError; with `strict` the first of them is raised here.
+    """
+    results, failures = [], []
+    for item in items:
+        try:
+            results.append(use(item))
+        except DataError as error:
+            if strict:
+                raise
+            failures.append(str(error))
+    return results, failures

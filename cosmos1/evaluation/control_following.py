@@ -83,16 +83,9 @@ def run(options: argparse.Namespace) -> Dict[str, Any]:
             true = _score(family, index, sample, OWN, rows)
             shuffled = _score(family, index, exchanged(samples, index, options.control), OTHER, rows)
             entries.append({"name": str(index), "true": true, "shuffled": [shuffled]})
-    metrics = compare_controls(SCORES, [e["true"] for e in entries], [e["shuffled"][0] for e in entries])
-    shown = {name: result for name, result in metrics.items() if result["true"] is not None}
     preferred = sum(e["true"]["loss"] < e["shuffled"][0]["loss"] for e in entries) / len(entries)
-    results = {
-        "version": 1,
-        "control": options.control,
-        "metrics": shown,
-        "own_preferred": preferred,
-        "videos": entries,
-    }
+    measured = [score for score in SCORES if any(e["true"].get(score.name) is not None for e in entries)]
+    results = compare_controls(measured, entries, control=options.control, own_preferred=preferred)
     if process_groups.is_main_rank():
         _report(results, rows, options)
     process_groups.shutdown()

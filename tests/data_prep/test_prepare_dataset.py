@@ -16,6 +16,7 @@ import torch
 from cosmos1.data.command_line import Progress
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.data.preparing import clip_writer
+from cosmos1.data.preparing.encoders import LatentEncoder
 from cosmos1.data.preparing.latent_writer import write_samples
 from cosmos1.data.sources.clip_plan import PlannedVideo
 from cosmos1.data.video import count_frames, frames_to_tensor, probe_video, read_video, resize_frames, write_video
@@ -296,7 +297,7 @@ def test_samples_beyond_the_end_of_a_video_are_an_error(videos, tmp_path):
     video = PlannedVideo(probe_video(videos / "c.mp4"), "text", starts=(0, 2), first_index=5)
     with pytest.raises(DataError, match="c.mp4: 18 frames can be decoded, the samples planned of it need 19"):
         clip_writer.write_video_samples(
-            clip_writer.SampleWriter(arguments), video, [5, 6], Progress(2, "samples", False)
+            arguments, LatentEncoder(arguments), video, [5, 6], Progress(2, "samples", False)
         )
     assert not list(tmp_path.glob("*.info.json"))
 

@@ -1,58 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that knows what its text means prefers the right one."""
+"""Whose control a sample is shown, and what cannot be compared. The command itself: tests/e2e."""
 
 import argparse
 
 import pytest
 import torch
-from cosmos1.evaluation.instruction_following import RIGHT, WRONG, _Evaluation, other_text, run
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.models.diffusion.config import DiTConfig
-from cosmos1.models.diffusion.model import DiffusionModel
-from cosmos1.models.diffusion.objective_config import EDMObjective, VideoConditioning
+from cosmos1.evaluation.control_following import exchanged, run
 
 
-def sample_of(brightness: float) -> dict:
-    """A latent as bright as its text says."""
-    return {
-        "video": torch.full((1, 16, 2, 4, 4), brightness),
-        "t5_text_embeddings": torch.full((1, 8, 32), brightness),
-        "fps": torch.tensor([5.0]),
-        "padding_mask": torch.zeros(1, 1, 4, 4),
-        "sample_position": torch.tensor([0]),
-    }
+def samples_of(*brightness: float, key: str = "t5_text_embeddings") -> list[dict]:
+    return [{"video": torch.zeros(1, 16, 2, 4, 4), key: torch.full((1, 8, 32), value)} for value in brightness]
 
 
-def test_the_other_text_is_the_next_that_says_something_else():
-    samples = [sample_of(0.1), sample_of(0.1), sample_of(0.2), sample_of(0.3)]
-    found = [other_text(samples, index).flatten()[0].item() for index in range(4)]
+def test_the_other_control_is_the_next_that_differs():
+    samples = samples_of(0.1, 0.1, 0.2, 0.3)
+    found = [exchanged(samples, index, "text")["t5_text_embeddings"].flatten()[0].item() for index in range(4)]
     assert found == pytest.approx([0.2, 0.2, 0.3, 0.1])
     with pytest.raises(DataError, match="all 2 samples have the same text"):
-        other_text(samples[:2], 0)
+        exchanged(samples[:2], 0, "text")
 
 
-class Oracle:
-    """A network that predicts a clean latent as bright as the text says."""
+@pytest.mark.parametrize("key", ["plucker_embeddings", "plucker_tokens"])
+def test_the_camera_has_a_name_in_each_family(key):
+    samples = samples_of(0.1, 0.2, key=key)
+    other = exchanged(samples, 0, "camera")
+    assert other[key] is samples[1][key] and other["video"] is samples[0]["video"]
 
-    def evaluating(self):
-        return torch.no_grad()
+
+def test_views_take_the_place_of_their_neighbours():
+    sample = {"view_indices": torch.tensor([[0, 1, 2]])}
+    assert exchanged([sample], 0, "views")["view_indices"].tolist() == [[2, 0, 1]]
 
 
-def test_loss_under_the_right_text_is_lower_and_repeats(monkeypatch):
-    def prediction(model, noisy):
-        c = noisy.coefficients
-        clean = noisy.text.mean() * 0.5
-        return (clean - c.c_skip * noisy.network_input) / c.c_out
-
-    monkeypatch.setattr("cosmos1.training.schedule_runner.predict", prediction)
-    objective = EDMObjective(conditioning=VideoConditioning(1, 1))
-    generator = argparse.Namespace(model=Oracle(), task=DiffusionModel(DiTConfig(condition_mask=True), objective))
-    evaluation = _Evaluation(generator, argparse.Namespace(num_noises=3, num_generated=0, seed=1))
-    sample, wrong = sample_of(0.5), sample_of(0.5) | {"t5_text_embeddings": sample_of(-0.5)["t5_text_embeddings"]}
-    right = evaluation.score(0, sample, RIGHT)
-    assert right == evaluation.score(0, sample, RIGHT) and right["loss"] == pytest.approx(0, abs=1e-6)
-    assert evaluation.score(0, wrong, WRONG)["loss"] > 0.1
+def test_a_control_that_the_samples_do_not_have():
+    with pytest.raises(
+        DataError, match="--control action: the samples have none of action, but t5_text_embeddings, video"
+    ):
+        exchanged(samples_of(0.1, 0.2), 0, "action")
 
 
 def test_a_sheet_needs_a_generated_video(tmp_path):

@@ -7,11 +7,10 @@ annotations as the IRASim authors published them: they reproduce these to 1e-12.
 """
 
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import TYPE_CHECKING, Dict, List
 
-import numpy as np
-
-from cosmos1.data.geometry.rotations import euler_angles, rotation_matrices
+if TYPE_CHECKING:
+    import numpy as np
 
 BRIDGE_ACTION_DIM = 7
 
@@ -48,12 +47,16 @@ ACTION_CONVENTIONS: Dict[str, ActionConvention] = {
 }
 
 
-def relative_motions(poses_T6: np.ndarray, from_first: bool = False) -> np.ndarray:
+def relative_motions(poses_T6: "np.ndarray", from_first: bool = False) -> "np.ndarray":
     """Motions (T-1, 6) between consecutive poses (T, 6), seen in the frame of the earlier one.
 
     Translation R_k^T (p_{k+1} - p_k) in metres, then the angles of R_k^T R_{k+1} in radians. With `from_first` every
     pose is compared with the first one instead of the one before it.
     """
+    import numpy as np
+
+    from cosmos1.data.geometry.rotations import euler_angles, rotation_matrices
+
     poses = np.asarray(poses_T6, np.float64)
     positions, rotations = poses[:, :3], rotation_matrices(poses[:, 3:6])
     if from_first:
@@ -65,14 +68,20 @@ def relative_motions(poses_T6: np.ndarray, from_first: bool = False) -> np.ndarr
     return np.concatenate([translation, euler_angles(inverse @ rotations[1:])], axis=1)
 
 
-def bridge_actions(states_T7: np.ndarray, gripper_T: np.ndarray, from_first: bool = False) -> np.ndarray:
+def bridge_actions(states_T7: "np.ndarray", gripper_T: "np.ndarray", from_first: bool = False) -> "np.ndarray":
     """Unscaled actions (T-1, 7) between consecutive states: relative motion, then `gripper_T` of the later state."""
+    import numpy as np
+
     motions = relative_motions(states_T7[:, :6], from_first)
     return np.concatenate([motions, np.asarray(gripper_T, np.float64)[1:, None]], axis=1)
 
 
-def moved_pose(pose_6: np.ndarray, motion_6: np.ndarray) -> np.ndarray:
+def moved_pose(pose_6: "np.ndarray", motion_6: "np.ndarray") -> "np.ndarray":
     """The pose (6,) that `motion_6`, given in the frame of `pose_6`, leads to: undoes :func:`relative_motions`."""
+    import numpy as np
+
+    from cosmos1.data.geometry.rotations import euler_angles, rotation_matrices
+
     angles = np.stack([pose_6[3:6], motion_6[3:6]])
     first, turn = rotation_matrices(angles)
     return np.concatenate([pose_6[:3] + first @ motion_6[:3], euler_angles((first @ turn)[None])[0]])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cosmos1.data.command_line import Progress
-from cosmos1.data.files import write_json, write_tensor
+from cosmos1.data.command_line import Progress, use_each
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, REQUIRED_PARTS
-from cosmos1.data.preparing.latent_writer import CONDITIONING_FRAMES, LatentEncoder
+from cosmos1.data.preparing.encoders import LatentEncoder, add_encoder_options
+from cosmos1.data.preparing.latent_writer import unfinished_samples, write_sample_files
 from cosmos1.data.preparing.output_folder import (
     check_output_folder,
     claim_output_folder,
@@ -22,6 +22,18 @@ from cosmos1.data.preparing.output_folder import (
 from cosmos1.data.sources.clip_plan import PlannedVideo
 from cosmos1.data.video import count_frames, iterate_frames, resize_frames
 from cosmos1.errors import DataError
+
+
+def add_sample_options(parser: argparse.ArgumentParser, seed_draws: str) -> None:
+    """Add what a sample is made of, what the seed draws, and the encoders' options."""
+    add = parser.add_argument
+    add("--num_chunks", type=int, default=5, help="samples per video")
+    add("--height", type=int, default=704, help="pixels; pictures are stretched to this size")
+    add("--width", type=int, default=1280)
+    add("--num_frames", type=int, default=121, help="pixel frames per sample, 8k+1")
+    add("--seed", type=int, default=0, help=f"draws {seed_draws}")
+    add("--allow_grey", action="store_true", help="repeat a single grey channel three times")
+    add_encoder_options(parser)
 
 
 def write_clips(arguments: argparse.Namespace, facts: dict[str, Any], planned: list[PlannedVideo]) -> None:
@@ -40,67 +52,24 @@ def write_clips(arguments: argparse.Namespace, facts: dict[str, Any], planned: l
     num_missing = sum(len(indices) for _, indices in work)
     if rank == 0 and num_missing < len(owned):
         print(f"{len(owned) - num_missing} of {len(owned)} samples of rank 0 are already there")
-    writer = SampleWriter(arguments) if work else None
+    encoder = LatentEncoder(arguments) if work else None
     claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
     progress = Progress(num_missing, "samples", enabled=rank == 0)
-    failures = []
-    for video, indices in work:
-        try:
-            write_video_samples(writer, video, indices, progress)
-        except DataError as error:
-            if arguments.strict:
-                raise
-            failures.append(str(error))
+    _, failures = use_each(work, lambda job: write_video_samples(arguments, encoder, *job, progress), arguments.strict)
     report_failures(arguments.output_path, failures, "*.info.json")
     if rank == 0:
         num_finished = progress.done + len(owned) - num_missing
         print(f"{num_finished} samples of rank 0 are in {arguments.output_path}; {len(failures)} videos failed")
 
 
-class SampleWriter:
-    """Encodes chunks and writes the files of a sample, `info.json` last: a sample without it is unfinished."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        self.arguments = arguments
-        self.encoder = LatentEncoder(arguments)
-
-    def write(self, index: int, video: PlannedVideo, start: int, frames: np.ndarray) -> None:
-        """Write sample `index` from its frames (T, H, W, 3) uint8, already at the target size."""
-        import torch
-
-        folder = self.arguments.output_path
-        write_tensor(folder / f"{index}.video_latent.pth", self.encoder.video(frames))
-        conditioning = self.encoder.video(frames, num_given=CONDITIONING_FRAMES)
-        write_tensor(folder / f"{index}.conditioning_latent.pth", conditioning)
-        embeddings, _ = self.encoder.text(video.prompt)
-        write_tensor(folder / f"{index}.t5_text_embeddings.pth", embeddings)
-        # All ones: the released checkpoints were trained attending to the zero rows too.
-        write_tensor(folder / f"{index}.t5_text_mask.pth", torch.ones(len(embeddings), dtype=torch.bfloat16))
-        write_json(folder / f"{index}.info.json", self._info(video, start))
-
-    def _info(self, video: PlannedVideo, start: int) -> dict:
-        return {
-            "height": video.info.height,
-            "width": video.info.width,
-            "fps": video.info.fps,
-            "num_frames": self.arguments.num_frames,
-            "video_path": video.source_name or video.info.path.name,
-            "start_frame": int(start),
-            "target_height": self.arguments.height,
-            "target_width": self.arguments.width,
-            "prompt": video.prompt,
-            "tokenizer": self.arguments.tokenizer,
-            "seed": self.arguments.seed,
-        }
-
-
-def write_video_samples(writer: SampleWriter, video: PlannedVideo, indices: list[int], progress: Progress) -> None:
+def write_video_samples(
+    arguments: argparse.Namespace, encoder: LatentEncoder, video: PlannedVideo, indices: list[int], progress: Progress
+) -> None:
     """Write the samples of one video, in one pass over its frames.
 
     Raises DataError before anything is written when the video cannot be decoded to its end, or is too short for a
     planned sample.
     """
-    arguments = writer.arguments
     num_frames = count_frames(video.info.path)
     last = max(video.starts[index - video.first_index] for index in indices) + arguments.num_frames
     if num_frames < last:
@@ -116,18 +85,33 @@ def write_video_samples(writer: SampleWriter, video: PlannedVideo, indices: list
             window.append(resize_frames(frame[None], arguments.height, arguments.width)[0])
         while wanted and number == video.starts[wanted[0] - video.first_index] + arguments.num_frames - 1:
             index = wanted.popleft()
-            writer.write(index, video, video.starts[index - video.first_index], np.stack(window))
+            tensors = encoder.video_files([np.stack(window)]) | encoder.text_files(video.prompt)
+            info = sample_info(arguments, video, video.starts[index - video.first_index])
+            write_sample_files(arguments.output_path, index, tensors, info)
             progress.advance()
         if not wanted:
             return
 
 
+def sample_info(arguments: argparse.Namespace, video: PlannedVideo, start: int) -> dict[str, Any]:
+    return {
+        "height": video.info.height,
+        "width": video.info.width,
+        "fps": video.info.fps,
+        "num_frames": arguments.num_frames,
+        "video_path": video.source_name or video.info.path.name,
+        "start_frame": int(start),
+        "target_height": arguments.height,
+        "target_width": arguments.width,
+        "prompt": video.prompt,
+        "tokenizer": arguments.tokenizer,
+        "seed": arguments.seed,
+    }
+
+
 def unfinished_indices(folder: Path, video: PlannedVideo, owned: range) -> list[int]:
     """Return this rank's samples of a video that lack a file."""
     indices = range(video.first_index, video.first_index + len(video.starts))
-    parts = (*REQUIRED_PARTS, CONDITIONING_PART)
-    return [
-        index
-        for index in indices
-        if index in owned and not all((folder / f"{index}.{part}").exists() for part in parts)
-    ]
+    return unfinished_samples(
+        folder, (index for index in indices if index in owned), (*REQUIRED_PARTS, CONDITIONING_PART)
+    )

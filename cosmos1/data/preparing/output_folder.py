@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Output folders that several ranks fill: who writes what, whose folder it is, and what could not be used."""
 
+import argparse
 import json
 import os
 import time
@@ -21,6 +22,14 @@ def rank_and_world_size() -> tuple[int, int]:
 def share_of_rank(count: int, rank: int, world_size: int) -> range:
     """Return the contiguous block of 0..count-1 that one rank works on."""
     return range(count * rank // world_size, count * (rank + 1) // world_size)
+
+
+def add_folder_options(parser: argparse.ArgumentParser, stop_at: str) -> None:
+    """Add what to do with a folder that exists, and with input that cannot be used: `stop_at` says which it is."""
+    parser.add_argument(
+        "--resume", action="store_true", help="complete a folder that an earlier run with the same options began"
+    )
+    parser.add_argument("--strict", action="store_true", help=f"stop at the first {stop_at}")
 
 
 def claim_output_folder(

@@ -5,12 +5,14 @@ import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, List, Tuple
 
 import numpy as np
 
 from cosmos1.data.formats.token_facts import VOCABULARY_SIZE, sequence_lengths
+from cosmos1.data.preparing.encoders import add_device_option, choose_device, discrete_encoder_path
 from cosmos1.data.preparing.leading_clip import PlannedClip, read_leading_frames
+from cosmos1.data.preparing.output_folder import add_folder_options
 from cosmos1.data.video import cover_and_crop
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.token_grid import latent_grid, parse_compression
@@ -33,9 +35,8 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "--encoder_path", help="of cosmos_dv: encoder.jit, its folder, or a Hugging Face id; default: the published one"
     )
     add("--decoder_path", help="of cosmos_dv: with it, a first clip is decoded again and its PSNR printed")
-    add("--device", default="", help="cpu, cuda, cuda:1; empty: this rank's CUDA device if there is one")
-    add("--resume", action="store_true", help="complete a folder that an earlier run with the same options began")
-    add("--strict", action="store_true", help="stop at the first video that is unreadable or too short")
+    add_device_option(parser)
+    add_folder_options(parser, stop_at="video that is unreadable or too short")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,6 @@ class ClipEncoder:
     """Turns videos into ids with the tokenizer that the options name."""
 
     def __init__(self, arguments: argparse.Namespace, shape: ClipShape):
-        from cosmos1.data.preparing.latent_writer import choose_device
         from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
 
         self.shape = shape
@@ -114,7 +114,7 @@ class ClipEncoder:
         self.tokenizer = build_discrete_tokenizer(
             arguments.tokenizer,
             shape.compression,
-            encoder_path=_encoder_path(arguments, shape),
+            encoder_path=discrete_encoder_path(arguments, "--encoder_path"),
             decoder_path=arguments.decoder_path,
             device=choose_device(arguments.device),
         )
@@ -140,18 +140,3 @@ class ClipEncoder:
     def _pixels(self, path: Path) -> "torch.Tensor":
         frames = read_leading_frames(path, self.shape.num_frames)
         return cover_and_crop(frames, self.shape.height, self.shape.width)
-
-
-def _encoder_path(arguments: argparse.Namespace, shape: ClipShape) -> Optional[str]:
-    """Return the encoder that was named, or the published one of this compression."""
-    from cosmos1.models.tokenizers.cosmos_dv import HUB_NAMES
-
-    if arguments.encoder_path or arguments.tokenizer != "cosmos_dv":
-        return arguments.encoder_path
-    if shape.compression not in HUB_NAMES:
-        known = " and ".join(",".join(str(factor) for factor in factors) for factors in HUB_NAMES)
-        raise ConfigError(
-            f"--tokenizer_compression_factor {arguments.tokenizer_compression_factor}: tokenizers are published for {known}. "
-            f"Give --encoder_path of yours, or use --tokenizer dct_fsq."
-        )
-    return HUB_NAMES[shape.compression]

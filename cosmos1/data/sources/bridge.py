@@ -101,13 +101,14 @@ def _check_video_folders(root: Path, split: str, annotated: "set[str]") -> None:
     unknown, missing = sorted(filmed - annotated), sorted(annotated - filmed)
     if unknown:
         raise DataError(
-            f"{root}: split {split}: {len(unknown)} video folders have no annotation ({_first(unknown)}), and "
-            f"{len(missing)} annotations have no video folder ({_first(missing)}). Download the missing files, or move "
+            f"{root}: split {split}: {len(unknown)} video folders have no annotation ({first_names(unknown)}), and "
+            f"{len(missing)} annotations have no video folder ({first_names(missing)}). Download the missing files, or move "
             f"the others away."
         )
 
 
-def _first(names: List[str]) -> str:
+def first_names(names: List[str]) -> str:
+    """The first few of many names, for a message."""
     return "none" if not names else ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cosmos1.data.command_line import use_each
 from cosmos1.data.video import VideoInfo, count_frames, probe_video
 from cosmos1.errors import DataError
 
@@ -65,22 +66,20 @@ def usable_videos(
     Frames that an edit list hides do not count. Also returns one line per video that is left out. Raises DataError
     when no video is left; with `strict`, at the first that is left out.
     """
-    usable: list[tuple[int, VideoInfo, int]] = []
-    left_out: list[str] = []
-    longest = (0, "")
-    for index, path in enumerate(paths):
-        try:
-            info = probe_video(path)
-            length = info.num_frames or count_frames(path)
-            longest = max(longest, (length, path.name))
-            if length < num_frames:
-                raise DataError(f"{path}: {length} frames, a chunk needs {num_frames}; skipped.")
-            usable.append((index, replace(info, num_frames=length), length))
-        except DataError as error:
-            if strict:
-                raise
-            left_out.append(str(error))
+    lengths: list[tuple[int, str]] = []
+
+    def probe(place: int) -> tuple[int, VideoInfo, int]:
+        path = paths[place]
+        info = probe_video(path)
+        length = info.num_frames or count_frames(path)
+        lengths.append((length, path.name))
+        if length < num_frames:
+            raise DataError(f"{path}: {length} frames, a chunk needs {num_frames}; skipped.")
+        return place, replace(info, num_frames=length), length
+
+    usable, left_out = use_each(range(len(paths)), probe, strict)
     if not usable:
+        longest = max(lengths, default=(0, ""))
         raise DataError("\n".join([*left_out, _nothing_left(len(paths), longest)]))
     return usable, left_out
 

@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from cosmos1.data.sources.bridge import list_annotations, read_episode
+from cosmos1.data.command_line import use_each
+from cosmos1.data.sources.bridge import first_names, list_annotations, read_episode
 from cosmos1.data.sources.clip_plan import PlannedVideo, draw_starts, list_mp4_files, usable_videos
 from cosmos1.errors import DataError
 
 Sampling = Literal["first", "random", "all"]
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,15 @@ def read_instruction_folder(root: Path, key: str, sampling: Sampling) -> tuple[l
             f"{folders[1]}/<id>.json; for a Bridge tree add --bridge_split train."
         )
     paths = list_mp4_files(folders[0])
-    videos, problems = [], []
-    for path in paths:
-        try:
-            texts = read_instructions(folders[1] / f"{path.stem}.json", key, sampling)
-            videos.append(InstructedVideo(path.name, path, texts))
-        except DataError as error:
-            problems.append(str(error))
+
+    def read(path: Path) -> InstructedVideo:
+        return InstructedVideo(path.name, path, read_instructions(folders[1] / f"{path.stem}.json", key, sampling))
+
+    videos, problems = use_each(paths, read)
     names = {path.stem for path in paths}
     orphans = sorted(path.name for path in folders[1].glob("*.json") if path.stem not in names)
     if orphans:
-        shown = ", ".join(orphans[:NAMES_SHOWN]) + (", ..." if len(orphans) > NAMES_SHOWN else "")
+        shown = first_names(orphans)
         problems.append(f"{folders[1]}: {len(orphans)} instruction files have no video ({shown}); not used.")
     if not videos:
         raise DataError("\n".join([*problems, f"{root}: no video has an instruction, nothing to do."]))
@@ -90,16 +88,15 @@ def read_bridge_instructions(
     root: Path, split: str, camera: int, action_dim: int, sampling: Sampling
 ) -> tuple[list[InstructedVideo], list[str]]:
     """The videos and texts of a Bridge split; as :func:`read_instruction_folder`."""
-    videos, problems = [], []
-    for path in list_annotations(root, split):
-        try:
-            episode = read_episode(root, path, action_dim)
-            texts = episode.texts[:1] if sampling == "first" else episode.texts
-            if not texts or not all(texts):
-                raise DataError(f"{path}: texts is {list(episode.texts)}; a text that is not empty is needed.")
-            videos.append(InstructedVideo(f"{path.stem}/rgb.mp4", episode.video(camera), texts))
-        except DataError as error:
-            problems.append(str(error))
+
+    def read(path: Path) -> InstructedVideo:
+        episode = read_episode(root, path, action_dim)
+        texts = episode.texts[:1] if sampling == "first" else episode.texts
+        if not texts or not all(texts):
+            raise DataError(f"{path}: texts is {list(episode.texts)}; a text that is not empty is needed.")
+        return InstructedVideo(f"{path.stem}/rgb.mp4", episode.video(camera), texts)
+
+    videos, problems = use_each(list_annotations(root, split), read)
     if not videos:
         raise DataError("\n".join([*problems, f"{root}: split {split}: no episode can be used, nothing to do."]))
     return videos, problems
