@@ -9,6 +9,7 @@ from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.data.sources.bridge import SPLITS, Episode, read_episode, read_episodes
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
+from cosmos1.generation.hooks import add_rule_options
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
 
 PROGRAM = "recipes/generate/action_control.py"
@@ -40,7 +41,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
     p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
     p.add_argument("--video_save_path", default="generated.mp4", help="with --dataset_path: a folder")
-    command.add_rules(p, prompts=False)
+    add_rule_options(p, prompts=False)
     return p
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from cosmos1.errors import ConfigError
 from cosmos1.generation import command
 from cosmos1.generation.autoregressive_signals import add_signal_options, check_options, read_signals
+from cosmos1.generation.hooks import add_rule_options
 
 SIZES = ("4b", "12b", "5b", "13b", "tiny", "tiny_video2world")
 INPUT_TYPES = ("video", "image", "text_and_video", "text_and_image")
@@ -49,7 +50,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fps", type=float, default=25)
     p.add_argument("--video_save_path", "--video_save_name", default="generated.mp4", help="with a batch: a folder")
-    command.add_rules(p)
+    add_rule_options(p)
     p.add_argument(
         "--tp_size",
         "--tensor_model_parallel_size",

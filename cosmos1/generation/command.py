@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosmos1 import hub
 from cosmos1.errors import CheckpointError, ConfigError, DataError, UserError
+from cosmos1.generation.hooks import add_rule_options
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
 
 if TYPE_CHECKING:
@@ -48,22 +49,12 @@ def parser(description: str, video2world: bool) -> argparse.ArgumentParser:
     p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
     p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
     p.add_argument("--video_save_path", default="generated.mp4", help="with --batch_input_path: a folder")
-    add_rules(p)
+    add_rule_options(p)
     if video2world:
         p.add_argument("--conditioned_image_or_video_path")
         p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many last frames are given")
         p.add_argument("--num_chunks", type=int, default=1, help="chain this many samples to a long video")
     return p
-
-
-def add_rules(p: argparse.ArgumentParser, prompts: bool = True) -> None:
-    """The options of :func:`hooks`; without ``prompts`` only videos are checked."""
-    what = "prompts and videos" if prompts else "videos"
-    if prompts:
-        p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
-    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
-    p.add_argument("--guardrail", action="store_true", help=f"check {what} with cosmos_guardrail (default: off)")
-    p.set_defaults(prompt_hook=None)
 
 
 @dataclass

@@ -7,6 +7,7 @@ an exception. ``--guardrail`` uses the published Cosmos guardrail (``pip install
 applied on the main rank alone; what they say holds on all.
 """
 
+import argparse
 import importlib
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -14,6 +15,16 @@ from cosmos1.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def add_rule_options(p: argparse.ArgumentParser, prompts: bool = True) -> None:
+    """The options that name a team's rules; without ``prompts`` for networks that read none."""
+    what = "prompts and videos" if prompts else "videos"
+    if prompts:
+        p.add_argument("--prompt_hook", help="package.module:function that rewrites or refuses each prompt")
+    p.add_argument("--video_hook", help="package.module:function that changes or refuses each video")
+    p.add_argument("--guardrail", action="store_true", help=f"check {what} with cosmos_guardrail (default: off)")
+    p.set_defaults(prompt_hook=None)
 
 
 def load_hook(name: str | None) -> Callable:
