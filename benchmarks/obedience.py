@@ -42,7 +42,7 @@ RIG = {
     "preview": [["left", "front", "right"]],
 }
 # Wider and deeper than the recipes' own small networks, which suit two CPU cores.
-DIFFUSION = ["model.config.hidden_size=512", "model.config.num_layers=8", "model.config.num_attention_heads=8"]
+DIFFUSION = ["model.config.hidden_size=512", "model.config.num_layers=6", "model.config.num_attention_heads=8"]
 DIFFUSION += [
     "model.objective.p_std=1.4",
     "optim.config.lr=5e-4",
@@ -50,9 +50,9 @@ DIFFUSION += [
     "data.micro_batch_size=64",
     "data.global_batch_size=64",
 ]
-TOKENS = ["model.config.hidden_size=512", "model.config.num_layers=8", "model.config.num_attention_heads=8"]
+TOKENS = ["model.config.hidden_size=512", "model.config.num_layers=6", "model.config.num_attention_heads=8"]
 TOKENS += ["model.config.num_query_groups=4", "model.config.head_dim=64", "model.config.ffn_hidden_size=1536"]
-TOKENS += ["optim.config.lr=6e-4", "data.micro_batch_size=32", "data.global_batch_size=32", "trainer.precision=bf16"]
+TOKENS += ["optim.config.lr=1e-3", "data.micro_batch_size=32", "data.global_batch_size=32", "trainer.precision=bf16"]
 TOKENS += ["model.compression_factor=[4,8,8]", "optim.ema_widths=[0.1]"]
 COMMON = ["trainer.devices=1", "trainer.callbacks=[]", "trainer.max_steps=1000000", "trainer.val_check_interval=2000"]
 COMMON += [
@@ -233,7 +233,7 @@ def train_and_measure(name: str, options: argparse.Namespace) -> None:
         return [word.replace("{F}", str(options.folder / "worlds")).replace("{T}", str(folder)) for word in words]
 
     output = "--output_dir" if "video2world_dataset" in task.prepare[0] else "--output_path"
-    call(filled([*task.prepare, output, "{T}/data"]), log, num_processes=options.num_processes)
+    call(filled([*task.prepare, "--device", "cpu", output, "{T}/data"]), log, num_processes=options.num_processes)
     recipe = [
         f"recipes/{task.recipe}",
         "--yes",

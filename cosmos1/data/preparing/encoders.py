@@ -2,7 +2,6 @@
 """The encoders of video and text: their options, and what they make of frames and prompts."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
@@ -208,9 +207,7 @@ def discrete_encoder_path(arguments: argparse.Namespace, option: str) -> Optiona
 
 
 def choose_device(requested: str) -> str:
-    """The device asked for, or this rank's CUDA device if there is one, or the CPU."""
-    import torch
+    """The device asked for, or this rank's: a GPU (more ranks than GPUs share them), or the CPU."""
+    from cosmos1.parallel.device import device
 
-    if requested:
-        return requested
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return requested or str(device())
