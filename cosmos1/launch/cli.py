@@ -30,6 +30,7 @@ from nemo_run.cli import api as nemo_cli
 from nemo_run.config import get_type_namespace
 
 from cosmos1.errors import ConfigError, UserError, suggestion
+from cosmos1.launch import transforms  # noqa: F401  (model_transform=lora)
 from cosmos1.launch.overrides import apply_override, walk
 
 NOT_SET = "<not set>"

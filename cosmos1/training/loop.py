@@ -17,7 +17,7 @@ from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel.megatron import clip_gradients
 from cosmos1.parallel.strategy import micro_batches_per_step
-from cosmos1.training import bad_steps, run_state
+from cosmos1.training import adapters, bad_steps, run_state
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
 from cosmos1.training.metrics import MetricsLogger
@@ -33,20 +33,23 @@ from cosmos1.training.watchdog import Watchdog
 class TrainingRun:
     """One run from its first or resumed step to its last. Callbacks get this object."""
 
-    def __init__(self, task, data, trainer: Trainer, optim: MegatronOptimizer, log: Logger, resume: AutoResume):
+    def __init__(self, task, data, trainer: Trainer, optim: MegatronOptimizer, log: Logger, resume: AutoResume, lora):
         self.task, self.data, self.trainer, self.optim, self.log, self.resume = task, data, trainer, optim, log, resume
+        self.lora = lora
         self.world_size = dist.get_world_size()
         self.dp_rank = parallel_state.get_data_parallel_rank()
         self.dp_size = parallel_state.get_data_parallel_world_size()
         self.num_micro_batches = micro_batches_per_step(data, trainer.strategy, self.dp_size)
         recipe = to_plain(
             {"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume}
+            | {"model_transform": lora}
         )
         self.folder = choose_run_folder(log, resume.resume_if_exists, recipe)
         self.recipe_text = yaml.safe_dump(recipe, sort_keys=False)
         self.metrics = MetricsLogger(self.folder, trainer.max_steps, dist.get_rank() == 0, recipe)
         self.writer = CheckpointWriter(self.folder / "checkpoints", log.ckpt.keep_last_k, log.ckpt.keep_every_n_steps)
-        self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed)
+        transform = adapters.transform(lora, optim, resume, trainer.seed)
+        self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed, transform=transform)
         self.model.add_optimizer(optim, trainer.precision)
         self.progress = run_state.Progress()
         self.watchdog = Watchdog(trainer.hang, self.folder)
@@ -84,6 +87,7 @@ class TrainingRun:
             *self.task.describe(),
             *self.data.describe(),
             *self.optim.describe(),
+            *adapters.describe(self.lora, self.model),
             f"batch: {self.data.global_batch_size} samples per step = {self.dp_size} replicas x "
             f"{self.num_micro_batches} micro batches of {self.data.micro_batch_size}",
         ]
@@ -114,6 +118,11 @@ class TrainingRun:
         elif self.resume.restore_config is not None and self.resume.restore_config.path:
             for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
+        elif self.lora is not None:
+            raise ConfigError(
+                "model_transform=lora adapts a trained network, and the weights of this one are initial; give "
+                "resume.restore_config.path=CHECKPOINT"
+            )
         else:
             self.model.start_untrained()
             self.metrics.message(
@@ -200,6 +209,7 @@ class TrainingRun:
         for chunk in self.model.chunks:
             chunk.zero_grad_buffer()
         optimizer.zero_grad()
+        adapters.draw_dropout(self.lora, self.model.networks, self.trainer.seed, self.progress.step)
         results = run_micro_batches(self.model, batches, self.trainer.seed, training=True)
         grad_norm = self._apply_gradients(optimizer)
         self.progress.step += 1
