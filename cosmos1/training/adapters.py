@@ -50,7 +50,7 @@ def add_adapters(lora: LoRA, trained: tuple[str, ...], seed: int, networks: list
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return pattern == name.split(".")[-1] or fnmatchcase(name, pattern)
+    return fnmatchcase(name.split(".")[-1], pattern) or fnmatchcase(name, pattern)
 
 
 def _check_targets(patterns: list[str], names_here: list[str], num_adapters: int) -> None:

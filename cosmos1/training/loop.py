@@ -118,17 +118,19 @@ class TrainingRun:
         elif self.resume.restore_config is not None and self.resume.restore_config.path:
             for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
-        elif self.lora is not None:
+        else:
+            self._start_untrained()
+        self.metrics.truncate_after(self.progress.step)
+
+    def _start_untrained(self) -> None:
+        if self.lora is None:
+            self.model.start_untrained()
+        elif self.resume.restore_config is not None:
             raise ConfigError(
                 "model_transform=lora adapts a trained network, and the weights of this one are initial; give "
-                "resume.restore_config.path=CHECKPOINT"
+                "resume.restore_config.path=CHECKPOINT (or, to measure speed, resume.restore_config=None)"
             )
-        else:
-            self.model.start_untrained()
-            self.metrics.message(
-                "weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network"
-            )
-        self.metrics.truncate_after(self.progress.step)
+        self.metrics.message("weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network")
 
     def _report_resume(self, checkpoint: Checkpoint) -> None:
         self.metrics.message(f"resumed {checkpoint.path} at step {self.progress.step}")
@@ -270,7 +272,8 @@ class TrainingRun:
 
     def _speed(self, batches: list[dict], step_time: float, data_time: float) -> dict[str, float]:
         samples = self.data.global_batch_size
-        tflops = self.task.training_flops(batches[0]) * samples / step_time / self.world_size / 1e12
+        flops = self.task.training_flops(batches[0], frozen=self.lora is not None)
+        tflops = flops * samples / step_time / self.world_size / 1e12
         values = {
             "step_time_s": step_time,
             "data_time_s": data_time,

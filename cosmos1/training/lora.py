@@ -21,7 +21,7 @@ class LoRA:
     dropout: float = 0.0
     """Share of the input channels that each adapter leaves out, drawn anew in every step."""
     targets: List[str] = field(default_factory=lambda: ["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"])
-    """Layers that get an adapter: their own names, or patterns of whole names (``*.cross_attention.linear_*``)."""
+    """Layers that get an adapter: patterns of their own names (``linear_*``), or of whole ones (``*.cross_attention.*``)."""
 
     def validate(self, model: Any) -> None:
         if self.rank < 1:
