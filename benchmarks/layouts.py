@@ -30,6 +30,8 @@ TINY, SEVEN = "cosmos_diffusion_tiny_text2world_finetune", "cosmos_diffusion_7b_
 FOUR = "cosmos_autoregressive_4b_finetune"
 TOKENS = ["data.split_string=1,0,0"]
 WIDTH = ["model.config.num_layers=4", f"{FSDP}=false", "optim.config.lr=1e-5"]
+# Adapters want a trained network, unless a run says that it wants none.
+UNTRAINED = ["resume.restore_config=None", "data.global_batch_size=1"]
 
 LAYOUTS = [
     ("1 GPU", 1, []),
@@ -54,6 +56,9 @@ GROUPS = {
     "width7b-1gpu": [
         ("1 GPU", 1, SEVEN, [*WIDTH, "data.global_batch_size=2"]),
         ("1 GPU, eager", 1, SEVEN, [*WIDTH, "data.global_batch_size=2", "model.config.compile=false"]),
+    ],
+    "lora7b-1gpu": [
+        ("7B, adapters of rank 16, 1 GPU", 1, SEVEN, ["model_transform=lora", f"{FSDP}=false", *UNTRAINED]),
     ],
     "full7b": [("7B, FSDP=8", 8, SEVEN, [])],
     "full7b-cp8": [("7B, CP=8, 1 sample", 8, SEVEN, [f"{CP}=8", "data.global_batch_size=1"])],

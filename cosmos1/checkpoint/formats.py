@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 import yaml
 
-from cosmos1.checkpoint import folders, layouts, networks
+from cosmos1.checkpoint import adapters, folders, layouts, networks
 from cosmos1.checkpoint.containers import read_arrays, read_pt, read_safetensors
 from cosmos1.checkpoint.families.diffusion import set_rope_scale
 from cosmos1.checkpoint.folders import Checkpoint
@@ -197,10 +197,13 @@ def _open_own(path: Path, ema: int | None) -> Weights:
     # Weights that are not trained have no EMA copy.
     tensors = {n: stored.get(f"ema.{ema}.{n}", t) for n, t in stored.items() if not n.startswith(_NOT_WEIGHTS)}
     notes = []
+    if adapters.has_adapters(tensors):
+        tensors = adapters.merge(checkpoint, tensors)
+        notes = ["low-rank adapters: merged into the weights of their layers"]
     try:
         recorded = yaml.safe_load((checkpoint.context / "recipe.yaml").read_text())["model"]["config"]
         config = networks.recorded_config(tensors, recorded)
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        notes = [f"{checkpoint.context / 'recipe.yaml'} does not name the network ({error}); sizes are inferred"]
+        notes.append(f"{checkpoint.context / 'recipe.yaml'} does not name the network ({error}); sizes are inferred")
         config = networks.infer_config(tensors)
     return Weights(checkpoint.path, "dist", tensors, config, notes, checkpoint, len(copies))

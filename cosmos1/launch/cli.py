@@ -22,15 +22,14 @@ from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tupl
 # NeMo-Run would execute any workspace.py it finds in the current directory or above; it reads this when imported.
 os.environ.setdefault("INCLUDE_WORKSPACE_FILE", "false")
 
-import catalogue
 import fiddle as fdl
 import nemo_run as run
 import typer
 from nemo_run.cli import api as nemo_cli
-from nemo_run.config import get_type_namespace
 
 from cosmos1.errors import ConfigError, UserError, suggestion
-from cosmos1.launch.overrides import apply_override, walk
+from cosmos1.launch import transforms  # noqa: F401  (model_transform=lora)
+from cosmos1.launch.overrides import apply_override, factory_names, walk
 
 NOT_SET = "<not set>"
 
@@ -165,12 +164,6 @@ class RecipeContext(run.cli.RunContext):
         failed = {name: state for name, state in states.items() if state != "SUCCEEDED"}
         if failed:
             raise RuntimeError(f"the job did not succeed: {failed}")
-
-
-def factory_names(fn: Callable) -> List[str]:
-    """Names of the factories that this script registered for `fn`."""
-    registered = catalogue._get_all([get_type_namespace(fn)])
-    return sorted({path[-1] for path in registered} - {nemo_cli.DEFAULT_NAME})
 
 
 def resolved_recipe(recipe: fdl.Buildable) -> Dict[str, Any]:

@@ -16,9 +16,12 @@ import typing
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Literal, Tuple, Union
 
+import catalogue
 import fiddle as fdl
 from nemo_run import Config
+from nemo_run.cli.api import DEFAULT_NAME
 from nemo_run.cli.cli_parser import CLIException, Operation, PythonicParser, parse_cli_args, parse_value
+from nemo_run.config import get_type_namespace
 
 from cosmos1.errors import ConfigError, suggestion
 
@@ -63,6 +66,12 @@ def walk(value: Any, path: str = "") -> Iterator[Tuple[str, fdl.Buildable]]:
             yield from walk(child, f"{path}[{index}]")
 
 
+def factory_names(*targets: Any) -> List[str]:
+    """Names of the factories that are registered for functions or classes."""
+    found = {path[-1] for target in targets for path in catalogue._get_all([get_type_namespace(target)])}
+    return sorted(found - {DEFAULT_NAME})
+
+
 def _find(recipe: fdl.Buildable, key: str, given: str) -> Tuple[fdl.Buildable, str]:
     """The object that a dotted key sets a parameter of, and the name of that parameter."""
     parent, path = recipe, ""
@@ -70,6 +79,7 @@ def _find(recipe: fdl.Buildable, key: str, given: str) -> Tuple[fdl.Buildable, s
     for step in steps:
         attribute, *indices = re.findall(r"\w+", step)
         _check_name(recipe, parent, attribute, path, given)
+        annotation = _annotation(parent, attribute)
         parent, path = _child(parent, attribute), f"{path}.{attribute}".lstrip(".")
         for index in indices:
             if not isinstance(parent, (list, tuple)) or not index.isdigit() or int(index) >= len(parent):
@@ -77,7 +87,9 @@ def _find(recipe: fdl.Buildable, key: str, given: str) -> Tuple[fdl.Buildable, s
                 raise ConfigError(f"no item [{index}] in {path}, which {length} {given}")
             parent, path = parent[int(index)], f"{path}[{index}]"
         if not isinstance(parent, fdl.Buildable):
-            raise ConfigError(f"{path} is {parent!r}, so nothing inside it can be set; give {path} as a whole {given}")
+            names = _factories(annotation)
+            remedy = f"put {path}={names[0]} before it" if names else f"give {path} as a whole"
+            raise ConfigError(f"{path} is {parent!r}, so nothing inside it can be set; {remedy} {given}")
     if "[" in name:
         raise ConfigError(f"one item of a list cannot be replaced; write {name.split('[')[0]}=[...] {given}")
     _check_name(recipe, parent, name, path, given)
@@ -116,6 +128,11 @@ def _annotation(parent: fdl.Buildable, name: str) -> Any:
     return _normalized(annotation)
 
 
+def _factories(annotation: Any) -> List[str]:
+    """What can be typed for a parameter that takes an object of a class."""
+    return factory_names(*(cls for cls in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(cls)))
+
+
 def _normalized(annotation: Any) -> Any:
     """Write `X | Y` as Union[X, Y], which NeMo-Run's parser reads, with text last because text accepts everything."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
@@ -136,6 +153,8 @@ def _needs(annotation: Any, text: str, error: Exception) -> str:
     if not _is_plain(annotation):
         cause = error.__cause__ or error
         reason = str(getattr(cause, "reason", cause)).splitlines()[0].split(" (Argument:")[0]
+        if names := _factories(annotation):
+            return f'cannot be set to "{text}"{suggestion(text, names)}'
         return f'cannot be set to "{text}": {reason}'
     choices = [str(choice) for choice in _literal_choices(annotation)]
     close = difflib.get_close_matches(text, choices, n=1)

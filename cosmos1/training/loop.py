@@ -17,7 +17,7 @@ from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel.megatron import clip_gradients
 from cosmos1.parallel.strategy import micro_batches_per_step
-from cosmos1.training import bad_steps, run_state
+from cosmos1.training import adapters, bad_steps, run_state
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
 from cosmos1.training.metrics import MetricsLogger
@@ -33,20 +33,23 @@ from cosmos1.training.watchdog import Watchdog
 class TrainingRun:
     """One run from its first or resumed step to its last. Callbacks get this object."""
 
-    def __init__(self, task, data, trainer: Trainer, optim: MegatronOptimizer, log: Logger, resume: AutoResume):
+    def __init__(self, task, data, trainer: Trainer, optim: MegatronOptimizer, log: Logger, resume: AutoResume, lora):
         self.task, self.data, self.trainer, self.optim, self.log, self.resume = task, data, trainer, optim, log, resume
+        self.lora = lora
         self.world_size = dist.get_world_size()
         self.dp_rank = parallel_state.get_data_parallel_rank()
         self.dp_size = parallel_state.get_data_parallel_world_size()
         self.num_micro_batches = micro_batches_per_step(data, trainer.strategy, self.dp_size)
         recipe = to_plain(
             {"model": task, "data": data, "trainer": trainer, "optim": optim, "log": log, "resume": resume}
+            | {"model_transform": lora}
         )
         self.folder = choose_run_folder(log, resume.resume_if_exists, recipe)
         self.recipe_text = yaml.safe_dump(recipe, sort_keys=False)
         self.metrics = MetricsLogger(self.folder, trainer.max_steps, dist.get_rank() == 0, recipe)
         self.writer = CheckpointWriter(self.folder / "checkpoints", log.ckpt.keep_last_k, log.ckpt.keep_every_n_steps)
-        self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed)
+        transform = adapters.transform(lora, optim, resume, trainer.seed)
+        self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed, transform=transform)
         self.model.add_optimizer(optim, trainer.precision)
         self.progress = run_state.Progress()
         self.watchdog = Watchdog(trainer.hang, self.folder)
@@ -84,6 +87,7 @@ class TrainingRun:
             *self.task.describe(),
             *self.data.describe(),
             *self.optim.describe(),
+            *adapters.describe(self.lora, self.model),
             f"batch: {self.data.global_batch_size} samples per step = {self.dp_size} replicas x "
             f"{self.num_micro_batches} micro batches of {self.data.micro_batch_size}",
         ]
@@ -115,11 +119,18 @@ class TrainingRun:
             for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
         else:
-            self.model.start_untrained()
-            self.metrics.message(
-                "weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network"
-            )
+            self._start_untrained()
         self.metrics.truncate_after(self.progress.step)
+
+    def _start_untrained(self) -> None:
+        if self.lora is None:
+            self.model.start_untrained()
+        elif self.resume.restore_config is not None:
+            raise ConfigError(
+                "model_transform=lora adapts a trained network, and the weights of this one are initial; give "
+                "resume.restore_config.path=CHECKPOINT (or, to measure speed, resume.restore_config=None)"
+            )
+        self.metrics.message("weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network")
 
     def _report_resume(self, checkpoint: Checkpoint) -> None:
         self.metrics.message(f"resumed {checkpoint.path} at step {self.progress.step}")
@@ -200,6 +211,7 @@ class TrainingRun:
         for chunk in self.model.chunks:
             chunk.zero_grad_buffer()
         optimizer.zero_grad()
+        adapters.draw_dropout(self.lora, self.model.networks, self.trainer.seed, self.progress.step)
         results = run_micro_batches(self.model, batches, self.trainer.seed, training=True)
         grad_norm = self._apply_gradients(optimizer)
         self.progress.step += 1
@@ -260,7 +272,8 @@ class TrainingRun:
 
     def _speed(self, batches: list[dict], step_time: float, data_time: float) -> dict[str, float]:
         samples = self.data.global_batch_size
-        tflops = self.task.training_flops(batches[0]) * samples / step_time / self.world_size / 1e12
+        flops = self.task.training_flops(batches[0], frozen=self.lora is not None)
+        tflops = flops * samples / step_time / self.world_size / 1e12
         values = {
             "step_time_s": step_time,
             "data_time_s": data_time,

@@ -24,7 +24,10 @@ class ParallelModel:
         chunks: the same, wrapped for data parallelism if they are trained; what the schedule runs.
     """
 
-    def __init__(self, task, strategy: MegatronStrategy, precision: str, seed: int, trainable: bool = True):
+    def __init__(
+        self, task, strategy: MegatronStrategy, precision: str, seed: int, trainable: bool = True, transform=None
+    ):
+        """``transform`` changes the networks (a list) in place before they are sharded."""
         self.task, self.strategy, self.seed = task, strategy, seed
         compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         # FSDP keeps fp32 parameters and casts each block as it gathers it.
@@ -32,6 +35,8 @@ class ParallelModel:
         self.config = task.megatron_config(strategy, params_dtype, device())
         self.config.pipeline_dtype = compute_dtype
         self.networks = [self._build(stage) for stage in range(strategy.virtual_pipeline_model_parallel_size or 1)]
+        if transform is not None:
+            transform(self.networks)
         self.placements = placements(self.networks)
         self.chunks = data_parallel.wrap(self.networks, strategy, compute_dtype) if trainable else self.networks
         # FSDP swaps the gathered parameters in and out of the modules; these are the ones that last.

@@ -62,8 +62,8 @@ def _check_continuation(folder: Path, newest: Checkpoint, resume_if_exists: bool
         )
     record = newest.context / "recipe.yaml"
     before = yaml.safe_load(record.read_text()) if record.exists() else None
-    for part in ("model", "data"):
-        old, new = (recorded[part].get("_target_") for recorded in (before or recipe, recipe))
+    for part in ("model", "data", "model_transform"):
+        old, new = ((recorded.get(part) or {}).get("_target_") for recorded in (before or recipe, recipe))
         if old != new:
             raise ConfigError(
                 f"{folder} holds a run of another recipe: its {part} is {old}, this one's {new}; give log.version=NAME for "

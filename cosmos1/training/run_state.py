@@ -14,11 +14,13 @@ from megatron.core.tensor_parallel import get_cuda_rng_tracker
 
 from cosmos1 import hub
 from cosmos1.checkpoint import formats, store
+from cosmos1.checkpoint.adapters import has_adapters
 from cosmos1.checkpoint.folders import DAMAGED, Checkpoint, resolve, set_aside
 from cosmos1.checkpoint.growth import PATCH_MATRIX, new_channels, widen
 from cosmos1.checkpoint.lazy import LazyTensor
 from cosmos1.checkpoint.networks import ALWAYS_OPTIONAL
 from cosmos1.errors import CheckpointError, ConfigError, DamagedCheckpoint
+from cosmos1.models import lora
 from cosmos1.parallel.device import is_cuda
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import RestoreConfig
@@ -131,7 +133,8 @@ def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
         CheckpointError: weights are missing that ``restore.allow_missing`` does not name, or shapes differ.
     """
     path = hub.locate(restore.path)
-    wanted = model.weights_state()
+    # Adapters begin as this run made them; those of the checkpoint, if any, are merged into its weights.
+    wanted = {name: parts for name, parts in model.weights_state().items() if not name.endswith(lora.SUFFIXES)}
     shapes = _all_shapes(wanted)
     open_source = _own_weights if formats.detect(path) == "dist" else _foreign_weights
     stored, read = open_source(path, restore.ema)
@@ -190,6 +193,8 @@ def _own_weights(path: Path, ema: int | None):
     checkpoint = resolve(path)
     store.verify(checkpoint, weights_only=True)
     stored = {name: shape for name, (shape, _) in store.stored_tensors(checkpoint).items()}
+    if has_adapters(stored):
+        return _foreign_weights(checkpoint.path, ema)
     prefix = "" if ema is None else f"ema.{ema}."
     if ema is not None and not any(name.startswith(prefix) for name in stored):
         raise CheckpointError(f"checkpoint {checkpoint.path} has no EMA copy {ema} (resume.restore_config.ema)")
@@ -205,7 +210,8 @@ def _own_weights(path: Path, ema: int | None):
 
 
 def _foreign_weights(path: Path, ema: int | None):
-    """The same for a model.pt, a diffusers folder or a NeMo checkpoint: every rank cuts its parts out of whole tensors."""
+    """The same for a model.pt, a diffusers folder, a NeMo checkpoint, or one with adapters, which are merged: every rank
+    cuts its parts out of whole tensors."""
     tensors = _all_or_none(lambda: formats.open_weights(path, ema).tensors)
 
     def read(shards: dict[str, list]) -> None:

@@ -4,6 +4,7 @@
 from typing import Any, Optional
 
 from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
+from cosmos1.training.lora import LoRA
 
 
 def train(
@@ -13,8 +14,10 @@ def train(
     optim: MegatronOptimizer,
     log: Logger,
     resume: Optional[AutoResume] = None,
+    model_transform: Optional[LoRA] = None,
 ) -> None:
-    """Post-train ``model`` on ``data`` on the processes that torchrun (or Slurm) started.
+    """Post-train ``model`` on ``data`` on the processes that torchrun (or Slurm) started: all of its weights, or with a
+    ``model_transform`` low-rank adapters of them.
 
     Raises:
         ConfigError: settings that disagree, before anything is allocated.
@@ -27,6 +30,8 @@ def train(
     model.validate(trainer.strategy, process_groups.world_size())
     trainer.validate()
     optim.validate()
+    if model_transform is not None:
+        model_transform.validate(model)
     log.ckpt.validate()
     strategy = trainer.strategy
     micro_batches_per_step(data, strategy, strategy.data_parallel_size(process_groups.world_size()))
@@ -39,7 +44,7 @@ def train(
     from cosmos1.training.loop import TrainingRun
 
     try:
-        TrainingRun(model, data, trainer, optim, log, resume or AutoResume()).fit()
+        TrainingRun(model, data, trainer, optim, log, resume or AutoResume(), model_transform).fit()
     finally:
         data.close()
     # Not after a failure: the other ranks may wait in a collective, and the message must come out first.

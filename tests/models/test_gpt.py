@@ -6,7 +6,7 @@ import torch
 
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.autoregressive.config import GPTConfig, gpt_config
-from cosmos1.models.autoregressive.flops import forward_flops
+from cosmos1.models.autoregressive.flops import forward_flops, training_flops
 from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.models.autoregressive.objective import (
     TokenSample,
@@ -201,6 +201,9 @@ def test_flops_of_the_4b_are_two_per_parameter_and_token():
     weights = 4_014_088_192 - 64000 * 4096
     attention = 16 * 2 * 12800**2 * 4096
     assert forward_flops(config, 12800, 0) == pytest.approx(2 * weights * 12800 + attention, rel=1e-4)
+    assert training_flops(config, 12800, 0) == pytest.approx(6 * weights * 12800 + 3 * attention, rel=1e-4)
+    without_weight_gradients = training_flops(config, 12800, 0, frozen=True)
+    assert without_weight_gradients == pytest.approx(4 * weights * 12800 + 3 * attention, rel=1e-4)
 
 
 # ---- objective ----

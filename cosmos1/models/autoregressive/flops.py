@@ -15,6 +15,14 @@ def forward_flops(config: GPTConfig, num_tokens: int, num_text_tokens: int) -> f
     return config.num_layers * layer + 2 * S * D * config.vocab_size
 
 
-def training_flops(config: GPTConfig, num_tokens: int, num_text_tokens: int) -> float:
-    """FLOPs of forward and backward of one sample: three forward passes. Recomputation is not counted."""
-    return 3 * forward_flops(config, num_tokens, num_text_tokens)
+def training_flops(config: GPTConfig, num_tokens: int, num_text_tokens: int, frozen: bool = False) -> float:
+    """FLOPs of forward and backward of one sample: three forward passes. Recomputation is not counted.
+
+    The backward pass of a ``frozen`` network has no products for gradients of weights: two passes, and attention a third
+    time. Its adapters are not counted.
+    """
+    forward = forward_flops(config, num_tokens, num_text_tokens)
+    if not frozen:
+        return 3 * forward
+    context = num_tokens / 2 + (num_text_tokens if config.video2world else 0)
+    return 2 * forward + config.num_layers * 4 * num_tokens * context * config.num_attention_heads * config.head_dim

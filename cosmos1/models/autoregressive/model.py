@@ -147,8 +147,8 @@ class AutoregressiveModel:
         """Tokens of one sample of the batch."""
         return batch["tokens"].shape[1]
 
-    def training_flops(self, batch: dict) -> float:
-        """Model FLOPs of one training step of one sample."""
+    def training_flops(self, batch: dict, frozen: bool) -> float:
+        """Model FLOPs of one training step of one sample; of a ``frozen`` network without gradients of weights."""
         from cosmos1.models.autoregressive.flops import training_flops
 
         config, text = self.config, batch.get("t5_text_embeddings")
@@ -157,7 +157,7 @@ class AutoregressiveModel:
             num_rows = config.action.num_actions
         if config.trajectory is not None:
             num_rows += NUM_POINTS
-        return training_flops(config, self.num_tokens(batch), num_rows)
+        return training_flops(config, self.num_tokens(batch), num_rows, frozen)
 
 
 def _grid(shape: List[int]) -> str:

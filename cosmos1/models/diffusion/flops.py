@@ -18,6 +18,16 @@ def forward_flops(config: DiTConfig, num_tokens: int, num_text_tokens: int, num_
     return config.num_layers * (self_attention + cross_attention + mlp + modulation) + outside + timestep
 
 
-def training_flops(config: DiTConfig, num_tokens: int, num_text_tokens: int, num_texts: int = 1) -> float:
-    """FLOPs of forward and backward of one sample: three forward passes. Recomputation is not counted."""
-    return 3 * forward_flops(config, num_tokens, num_text_tokens, num_texts)
+def training_flops(
+    config: DiTConfig, num_tokens: int, num_text_tokens: int, num_texts: int = 1, frozen: bool = False
+) -> float:
+    """FLOPs of forward and backward of one sample: three forward passes. Recomputation is not counted.
+
+    The backward pass of a ``frozen`` network has no products for gradients of weights: two passes, and attention a third
+    time. Its adapters are not counted.
+    """
+    forward = forward_flops(config, num_tokens, num_text_tokens, num_texts)
+    if not frozen:
+        return 3 * forward
+    context = num_tokens + num_text_tokens // num_texts
+    return 2 * forward + config.num_layers * 4 * num_tokens * context * config.hidden_size

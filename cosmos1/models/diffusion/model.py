@@ -173,13 +173,14 @@ class DiffusionModel:
         space = self.config.spatial_factor
         return self.config.num_tokens(frames, height // space, width // space)
 
-    def training_flops(self, batch: dict) -> float:
-        """Model FLOPs of one training step of one sample."""
+    def training_flops(self, batch: dict, frozen: bool) -> float:
+        """Model FLOPs of one training step of one sample; of a ``frozen`` network without gradients of weights."""
         from cosmos1.conditioning.controls import num_views
         from cosmos1.models.diffusion.flops import training_flops
 
         num_texts = 1 if self.config.views is None or self.config.views.shared_text else num_views(batch)
-        return training_flops(self.config, self.num_tokens(batch), batch["t5_text_embeddings"].shape[1], num_texts)
+        num_rows = batch["t5_text_embeddings"].shape[1]
+        return training_flops(self.config, self.num_tokens(batch), num_rows, num_texts, frozen)
 
 
 def _share_of_gradient(value, num_ranks: int):
