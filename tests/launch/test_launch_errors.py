@@ -48,6 +48,21 @@ def test_what_is_missing_is_said_within_five_seconds(name, variables, words, tmp
     assert not list(tmp_path.glob("launches/*")), "nothing half-launched stays"
 
 
+@pytest.mark.parametrize("answer", ["echo 'scontrol: fatal: no configuration' >&2; exit 1", "exec sleep 20"])
+def test_slurm_without_a_cluster_is_said_within_five_seconds(answer, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    for name, line in (("sbatch", "exit 1"), ("scontrol", answer)):
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    started = time.monotonic()
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    ended = call(tmp_path, "--profile", "slurm_venv", "--profile-file", PROFILES, *RECIPE, PATH=path)
+    assert time.monotonic() - started < 5
+    assert ended.returncode != 0 and "there is no cluster behind it" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

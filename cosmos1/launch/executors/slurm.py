@@ -5,6 +5,7 @@ NeMo-Run's own view is not used after the submission: it takes a preempted job t
 """
 
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,9 @@ from cosmos1.launch.executors import nemo
 from cosmos1.launch.executors.base import Executor, call, require_program
 from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record, find_record, launches_dir, node_script
 
+LOGIN_NODE = "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile"
+CLUSTER_ANSWER_S = 3.5
+"""Without a configuration Slurm's programs search the network for a cluster, for longer than a user should wait."""
 POLL_S = 2.0
 POLLS_UNTIL_LOST = 30
 """Slurm may know nothing of a job for a minute, while its controller or its accounting starts again."""
@@ -38,8 +42,9 @@ class Slurm(Executor):
         else:
             require_program(
                 "sbatch",
-                "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile",
+                LOGIN_NODE,
             )
+            _require_cluster()
 
     def texts(self, job: Job) -> Dict[str, str]:
         with _experiment(job) as experiment:
@@ -96,6 +101,18 @@ class Slurm(Executor):
 
     def cancel(self, record: Record) -> None:
         _on_cluster(record, shlex.join(["scancel", *record.jobs]))
+
+
+def _require_cluster() -> None:
+    """Refuse where Slurm's programs are installed, but no cluster stands behind them."""
+    try:
+        done = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=CLUSTER_ANSWER_S)
+        # A backup controller is enough.
+        reason = "" if " UP" in done.stdout else (done.stderr or done.stdout).strip().rpartition("\n")[2]
+    except subprocess.TimeoutExpired:
+        reason = f"scontrol ping has not answered in {CLUSTER_ANSWER_S} s"
+    if reason:
+        raise ConfigError(f"sbatch is installed, but there is no cluster behind it ({reason}); {LOGIN_NODE}")
 
 
 def _experiment(job: Job):
