@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control signals of a batch: taken out, checked against the network, and what guidance leads away from."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from cosmos1.conditioning.checks import check_signals, check_view_indices, check_view_texts
 from cosmos1.conditioning.settings import PLUCKER_CHANNELS
 from cosmos1.errors import DataError
 
-if TYPE_CHECKING:
-    from cosmos1.models.diffusion.config import DiTConfig
 
-
-def take_controls(config: "DiTConfig", batch: dict, latent_shape: list[int], device) -> dict[str, torch.Tensor]:
-    """The signals that ``config`` asks for, on ``device``; ``latent_shape`` is ``[B, C, T, H, W]``.
+def take_controls(config, batch: dict, latent_shape: list[int], device) -> dict[str, torch.Tensor]:
+    """The signals that the ``DiTConfig`` asks for, on ``device``; ``latent_shape`` is ``[B, C, T, H, W]``.
 
     Raises:
         DataError: a signal is missing from the batch or does not fit the network or the latents.

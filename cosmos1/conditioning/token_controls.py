@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control signals of a batch of tokens: taken out, and checked against the network."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from cosmos1.conditioning.checks import check_signals, check_view_indices, check_view_texts
 
-if TYPE_CHECKING:
-    from cosmos1.models.autoregressive.config import GPTConfig
 
-
-def take_token_controls(gpt: "GPTConfig", batch: dict, device) -> dict[str, torch.Tensor]:
-    """The signals that ``gpt`` asks for, on ``device``.
+def take_token_controls(gpt, batch: dict, device) -> dict[str, torch.Tensor]:
+    """The signals that the ``GPTConfig`` asks for, on ``device``.
 
     ``action`` ``[B, N, A]``, ``plucker_tokens`` ``[B, n, 48]`` in the order of the video tokens, ``view_indices``
     ``[B, V]``, ``trajectory`` ``[B, 192]``.

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the plain values of every network must satisfy, whatever its family."""
 
-from typing import TYPE_CHECKING, Union
-
 from cosmos1.conditioning.settings import signals
 from cosmos1.errors import ConfigError
 
-if TYPE_CHECKING:
-    from cosmos1.models.autoregressive.config import GPTConfig
-    from cosmos1.models.diffusion.config import DiTConfig
 
-
-def check_network(config: Union["DiTConfig", "GPTConfig"]) -> None:
-    """Raise :class:`ConfigError` for heads that no position can turn, impossible recomputation, and bad control signals."""
+def check_network(config) -> None:
+    """Check a ``DiTConfig`` or ``GPTConfig``. Raise :class:`ConfigError` for heads that no position can turn, impossible recomputation, and bad control signals."""
     if config.head_dim % 2 or config.head_dim < 12:
         raise ConfigError(
             f"model.config has heads of width {config.head_dim}; 3-D rotary positions need an even width of 12 or more"
