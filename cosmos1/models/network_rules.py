@@ -6,7 +6,11 @@ from cosmos1.errors import ConfigError
 
 
 def check_network(config) -> None:
-    """Check a ``DiTConfig`` or ``GPTConfig``. Raise :class:`ConfigError` for heads that no position can turn, impossible recomputation, and bad control signals."""
+    """Check a ``DiTConfig`` or ``GPTConfig``.
+
+    Raises:
+        ConfigError: heads that no position can turn, impossible recomputation, or bad control signals.
+    """
     if config.head_dim % 2 or config.head_dim < 12:
         raise ConfigError(
             f"model.config has heads of width {config.head_dim}; 3-D rotary positions need an even width of 12 or more"

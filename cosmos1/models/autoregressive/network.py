@@ -152,13 +152,15 @@ class GPT(PipelineStage):
 
     @torch.no_grad()
     def _correct(self, logits_sbV: torch.Tensor, labels_sb: torch.Tensor) -> torch.Tensor:
-        """1 where the label has the largest logit of the whole vocabulary, otherwise 0; fp32."""
+        """1 where the label has the largest logit of the whole vocabulary, otherwise 0; fp32. Logits that are equally large,
+        as they often are in bf16, share the 1."""
         best = logits_sbV.amax(-1)
         dist.all_reduce(best, op=dist.ReduceOp.MAX, group=self.tp_group)
         num_columns = logits_sbV.shape[-1]
         column = labels_sb - self.tp_group.rank() * num_columns
         here = (column >= 0) & (column < num_columns)
         of_label = logits_sbV.gather(-1, column.clamp(0, num_columns - 1)[..., None])[..., 0]
-        correct = (here & (of_label == best)).float()
-        dist.all_reduce(correct, group=self.tp_group)
-        return correct
+        num_best = (logits_sbV == best[..., None]).sum(-1)
+        counts = torch.stack([(here & (of_label == best)).float(), num_best.float()])
+        dist.all_reduce(counts, group=self.tp_group)
+        return counts[0] / counts[1]
