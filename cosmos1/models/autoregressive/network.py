@@ -163,4 +163,4 @@ class GPT(PipelineStage):
         num_best = (logits_sbV == best[..., None]).sum(-1)
         counts = torch.stack([(here & (of_label == best)).float(), num_best.float()])
         dist.all_reduce(counts, group=self.tp_group)
-        return counts[0] / counts[1]
+        return counts[0] / counts[1].clamp(min=1)  # none is the largest where they are NaN
