@@ -44,7 +44,7 @@ LAYOUTS = [
 
 
 def every_layout(label: str, factory: str, overrides: list[str]) -> list[tuple]:
-    """The table of layouts of issue and docs, one sample per micro batch and eight per step."""
+    """One case for each of ``LAYOUTS``."""
     return [(f"{label} {name}", gpus, factory, [*overrides, *layout]) for name, gpus, layout in LAYOUTS]
 
 
@@ -166,11 +166,16 @@ def main() -> None:
     parser.add_argument("--overrides", nargs="*", default=[], help="key=value for every case")
     options = parser.parse_args()
     common = [f"data.path={options.data}", f"trainer.max_steps={options.max_steps}", *options.overrides]
-    cases = [case for group in options.group for case in GROUPS[group] if case[1] <= options.num_gpus]
+    cases = [case for group in options.group for case in GROUPS[group]]
+    left_out = [case for case in cases if case[1] > options.num_gpus]
     gpus = GPUs(options.num_gpus, options.share)
     print("| case | losses | gradient norm | s/step | TFLOP/s/GPU | MFU | peak GiB |\n" + "|---" * 7 + "|", flush=True)
+    for name, num_gpus, *_ in left_out:
+        print(f"| {name} | left out: needs {num_gpus} GPUs, --num_gpus is {options.num_gpus} |", flush=True)
     with futures.ThreadPoolExecutor(max_workers=len(cases)) as threads:
-        rows = [threads.submit(run_case, case, common, gpus, options.timeout_s) for case in cases]
+        rows = [
+            threads.submit(run_case, case, common, gpus, options.timeout_s) for case in cases if case not in left_out
+        ]
         for row in futures.as_completed(rows):
             print(row.result(), flush=True)
 

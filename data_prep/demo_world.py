@@ -176,10 +176,12 @@ WORLDS = {"clips": write_clips, "arm": write_arm, "camera": write_camera, "rig":
 
 
 def main(arguments: argparse.Namespace) -> None:
-    if arguments.height % 16 or arguments.width % 16 or min(arguments.num_videos, arguments.num_frames) < 1:
+    counts = (arguments.num_videos, arguments.num_frames, arguments.num_processes, arguments.first_clip + 1)
+    if arguments.height % 16 or arguments.width % 16 or min(counts) < 1:
         raise ConfigError(
             f"--height {arguments.height} --width {arguments.width} --num_videos {arguments.num_videos} --num_frames "
-            f"{arguments.num_frames}: sides must be multiples of 16 and counts at least 1."
+            f"{arguments.num_frames} --num_processes {arguments.num_processes} --first_clip {arguments.first_clip}: sides must "
+            "be multiples of 16, counts at least 1, and the first clip at least 0."
         )
     folder = arguments.output_path
     if folder.exists() and any(folder.iterdir()):
@@ -189,7 +191,7 @@ def main(arguments: argparse.Namespace) -> None:
     WORLDS[arguments.world](arguments)
     if arguments.world == "arm":
         return  # it keeps a record of its own
-    options = {key: str(value) if key == "output_path" else value for key, value in vars(arguments).items()}
+    options = {key: value for key, value in vars(arguments).items() if key not in ("output_path", "num_processes")}
     (folder / "world.json").write_text(json.dumps(options, indent=2) + "\n")
     print(
         f"{arguments.num_videos} clips of {arguments.num_frames} frames, {arguments.height} x {arguments.width}, in "

@@ -6,6 +6,8 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from cosmos1.errors import DataError, UserError
@@ -49,9 +51,17 @@ def for_each(work: Callable[[int], None], numbers: Sequence[int], unit: str, num
             work(number)
             progress.advance()
         return
-    with multiprocessing.get_context("spawn").Pool(min(num_processes, len(numbers))) as pool:
-        for _ in pool.imap_unordered(work, numbers, chunksize=max(1, len(numbers) // (20 * num_processes))):
-            progress.advance()
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(min(num_processes, len(numbers)), context) as pool:
+        started = [pool.submit(work, number) for number in numbers]
+        try:
+            for done in futures.as_completed(started):
+                done.result()
+                progress.advance()
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"one of {num_processes} processes was killed, perhaps for want of memory; use fewer --num_processes"
+            ) from error
 
 
 def run_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:

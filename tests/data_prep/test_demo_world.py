@@ -2,13 +2,16 @@
 """The demo world: repeatable, true to its captions, and different from clip to clip."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 
+from cosmos1.data.command_line import for_each
 from cosmos1.data.demo_worlds.rendering import Renderer
 from cosmos1.data.video import probe_video
-from cosmos1.errors import ConfigError
+from cosmos1.errors import ConfigError, DataError
 from data_prep import demo_world
 from data_prep.demo_world import COLOURS, MOTIONS, Clip, render_clip, sample_clip
 
@@ -36,11 +39,32 @@ def test_files_and_repeatability(tmp_path):
     first, second = run(tmp_path / "a"), run(tmp_path / "b")
     names = sorted(path.name for path in first.iterdir())
     assert names == ["000.mp4", "000.txt", "001.mp4", "001.txt", "002.mp4", "002.txt", "world.json"]
-    for name in names[:-1]:
+    for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes()
     info = probe_video(first / "000.mp4")
     assert (info.num_frames, info.height, info.width, info.fps) == (5, 48, 64, 24.0)
     assert (run(tmp_path / "c", "--seed", "1") / "001.mp4").read_bytes() != (first / "001.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("world", ["clips", "camera"])
+def test_processes_share_the_work_and_a_later_clip_is_the_same_clip(world, tmp_path):
+    whole = run(tmp_path / "whole", "--world", world)
+    shared = run(
+        tmp_path / "shared", "--world", world, "--num_processes", "2", "--num_videos", "2", "--first_clip", "1"
+    )
+    clips = {path.name for path in shared.iterdir() if path.stem.isdigit()}
+    assert clips == {path.name for path in whole.iterdir() if path.stem in ("001", "002")} and len(clips) >= 2
+    for name in clips:
+        assert (shared / name).read_bytes() == (whole / name).read_bytes()
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_ends_the_work():
+    with pytest.raises(DataError, match="use fewer --num_processes"):
+        for_each(die, range(3), "clips", num_processes=2)
 
 
 @pytest.mark.parametrize("direction, side", [(1, "to the right"), (-1, "to the left")])

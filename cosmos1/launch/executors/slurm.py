@@ -4,6 +4,7 @@
 NeMo-Run's own view is not used after the submission: it takes a preempted job that Slurm runs again for a failed one.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cosmos1.launch.executors.base import Executor, call, require_program
 from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record, find_record, launches_dir, node_script
 
 LOGIN_NODE = "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile"
+CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 CLUSTER_ANSWER_S = 3.5
 """Without a configuration Slurm's programs search the network for a cluster, for longer than a user should wait."""
 POLL_S = 2.0
@@ -40,11 +42,8 @@ class Slurm(Executor):
             require_program("ssh", "install openssh-client, which reaches the login node")
             require_program("rsync", "install rsync, which carries the scripts to the login node")
         else:
-            require_program(
-                "sbatch",
-                LOGIN_NODE,
-            )
-            _require_cluster()
+            for program in ("sbatch", "scontrol"):
+                require_program(program, LOGIN_NODE)
 
     def texts(self, job: Job) -> Dict[str, str]:
         with _experiment(job) as experiment:
@@ -57,6 +56,8 @@ class Slurm(Executor):
         return {"node script": node_script(job, RENDEZVOUS)} | dict(zip(titles, scripts))
 
     def submit(self, job: Job) -> List[str]:
+        if not job.profile.host:
+            _require_cluster()
         with _experiment(job) as experiment:
             try:
                 return nemo.run_detached(experiment)
@@ -104,15 +105,19 @@ class Slurm(Executor):
 
 
 def _require_cluster() -> None:
-    """Refuse where Slurm's programs are installed, but no cluster stands behind them."""
+    """Refuse where Slurm's programs are installed, but no cluster stands behind them. One that is slow to answer, because its
+    first controller is down, is no such case."""
     try:
         done = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=CLUSTER_ANSWER_S)
-        # A backup controller is enough.
-        reason = "" if " UP" in done.stdout else (done.stderr or done.stdout).strip().rpartition("\n")[2]
     except subprocess.TimeoutExpired:
+        if any(file and Path(file).exists() for file in (os.environ.get("SLURM_CONF"), *CONFIGURATIONS)):
+            return
         reason = f"scontrol ping has not answered in {CLUSTER_ANSWER_S} s"
-    if reason:
-        raise ConfigError(f"sbatch is installed, but there is no cluster behind it ({reason}); {LOGIN_NODE}")
+    else:
+        if done.returncode == 0 or " UP" in done.stdout:
+            return
+        reason = (done.stderr or done.stdout).strip().rpartition("\n")[2] or f"scontrol ping: status {done.returncode}"
+    raise ConfigError(f"sbatch is installed, but there is no cluster behind it ({reason}); {LOGIN_NODE}")
 
 
 def _experiment(job: Job):
