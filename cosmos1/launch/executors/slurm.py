@@ -19,7 +19,7 @@ from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record, find_re
 
 LOGIN_NODE = "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile"
 CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
-CLUSTER_ANSWER_S = 3.5
+CLUSTER_ANSWER_S = 2.5
 """Without a configuration Slurm's programs search the network for a cluster, for longer than a user should wait."""
 POLL_S = 2.0
 POLLS_UNTIL_LOST = 30
