@@ -4,7 +4,8 @@
     python benchmarks/next_frames.py --checkpoint nemo_experiments/default/VERSION --dataset_path bridge --split train
 
 PSNR against the real frames, stretched to the size of training: of the frames generated under their own actions and under
-those of another step of the episode, of the frame before, and of the real frame after the tokenizer. Means over episodes.
+those of another step of the episode, of the frame before (as it is and after the tokenizer), and of the real frame after
+the tokenizer. Means over episodes.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy
 from cosmos1.training.sampling import generate_held_out
 
-ROWS = ("its own action", "action of another step", "frame before, repeated", "tokenizer alone")
+ROWS = ("own action", "action of another step", "tokenizer alone", "frame before, decoded", "frame before, as it is")
 
 
 def read_pairs(options: argparse.Namespace) -> list[list[dict]]:
@@ -66,10 +67,11 @@ def score_episode(generator: VideoGenerator, pairs: list[dict], settings: Genera
         pair = task.with_latents(pair, device())
         other = pair | {"action": pairs[(number + len(pairs) // 2) % len(pairs)]["action"]}
         made["truth"].append(tensor_to_frames(pair["pixels"])[1])
-        made["frame before, repeated"].append(tensor_to_frames(pair["pixels"])[0])
-        latents = (generate_held_out(generator, pair, settings, 1), generate_held_out(generator, other, settings, 1))
-        for name, latent in zip((ROWS[0], ROWS[1], ROWS[3]), (*latents, pair["video"].float())):
-            made[name].append(tensor_to_frames(latents_to_pixels(tokenizer, latent[:, :, 1:], 1))[0])
+        made["frame before, as it is"].append(tensor_to_frames(pair["pixels"])[0])
+        latents = [generate_held_out(generator, each, settings, 1)[:, :, 1:] for each in (pair, other)]
+        latents += [pair["video"][:, :, 1:].float(), pair["video"][:, :, :1].float()]
+        for name, latent in zip(ROWS, latents):
+            made[name].append(tensor_to_frames(latents_to_pixels(tokenizer, latent, 1))[0])
     truth = np.stack(made["truth"])
     return [psnr(np.stack(made[name]), truth).value for name in ROWS]
 
