@@ -5,8 +5,8 @@
         --factory cosmos_diffusion_7b_video2world_action_ctrl_finetune \
         data.path=$CACHED_ACTIONS resume.restore_config.path=nvidia/Cosmos-1.0-Diffusion-7B-Video2World
 
-``data.path`` is a folder written by ``data_prep/prepare_action_dataset.py``, or for ``video2world_action_bridge_2frames``
-the Bridge tree itself. Docs: docs/action_control.md.
+``data.path`` is a folder written by ``data_prep/prepare_action_dataset.py``, or for the factories
+``video2world_action_bridge_2frames`` and ``..._tiny`` the Bridge tree itself. Docs: docs/action_control.md.
 """
 
 from typing import Literal
@@ -75,17 +75,37 @@ def cosmos_diffusion_tiny_video2world_action_ctrl_finetune() -> run.Partial:
     return action_control("tiny")
 
 
-@run.cli.factory(target=train)
-def video2world_action_bridge_2frames() -> run.Partial:
-    """7B action control straight from the videos and annotations of Bridge, as cosmos-predict1 trains it.
+def bridge_2frames(size: Literal["7b", "tiny"]) -> run.Partial:
+    """Pairs of frames straight from the videos and annotations of Bridge; the tokenizer runs in the step.
 
-    The tokenizer runs in the step. Layers, action scale, noise on the given frame and optimizer are those of
-    cosmos-predict1; weights go to its .pt files, with three EMA copies.
+    Action layers and their scale are those of cosmos-predict1, so that weights go to its .pt files, with three EMA copies.
     """
-    recipe = action_control("7b")
+    recipe = action_control(size)
     recipe.model.config.action = run.Config(
         ActionConditioning, action_dim=7, num_actions=1, hidden_width="4D", gelu="tanh", use_d_branch=False
     )
+    bridge = {"num_frames": 2, "action_convention": "scaled", "fps": 4.0}
+    if size == "tiny":
+        bridge |= {"video_size": [96, 128], "num_text_tokens": 1, "micro_batch_size": 8, "global_batch_size": 8}
+        with_data(recipe, size, BridgePixelsDataModule, "arm", **bridge)
+        recipe.trainer.max_steps = 2000
+    else:
+        bridge |= {"video_size": [256, 320], "micro_batch_size": 8, "global_batch_size": 64}
+        with_data(recipe, size, BridgePixelsDataModule, "datasets/bridge", **bridge)
+        _as_cosmos_predict1(recipe)
+    name = "video2world_action_bridge_2frames" + ("_tiny" if size == "tiny" else "")
+    recipe.trainer.callbacks.append(run.Config(ExportPt, every_n_steps=500, folder=PT_FOLDER.format(name=name)))
+    recipe.optim.ema_widths = [0.1, 0.05, 0.025]
+    recipe.log.ckpt.every_n_train_steps = 500
+    return recipe
+
+
+PT_FOLDER = "${{OUTPUT_ROOT}}/posttraining/diffusion_video2world_action/{name}/checkpoints"
+
+
+def _as_cosmos_predict1(recipe: run.Partial) -> None:
+    """Noise on the given frame, optimizer and schedule. The noise has a median of 4, the latents a deviation of 0.5: a network
+    from scratch would hardly ever see the picture that it has to carry along."""
     recipe.model.objective.conditioning = run.Config(
         VideoConditioning,
         min_frames=1,
@@ -95,22 +115,24 @@ def video2world_action_bridge_2frames() -> run.Partial:
         augment_sigma_multiplier=4.0,
         dropout=0.2,
     )
-    bridge = {"num_frames": 2, "video_size": [256, 320], "action_convention": "scaled", "fps": 4.0}
-    bridge |= {"micro_batch_size": 8, "global_batch_size": 64}
-    with_data(recipe, "7b", BridgePixelsDataModule, "datasets/bridge", **bridge)
     recipe.trainer.max_steps = 2000
-    recipe.trainer.callbacks.append(run.Config(ExportPt, every_n_steps=500, folder=PT_FOLDER))
     recipe.optim.config = run.Config(
         OptimizerConfig, lr=4e-4, weight_decay=0.1, adam_beta1=0.9, adam_beta2=0.99, adam_eps=1e-10, clip_grad=1.0
     )
     recipe.optim.lr_scheduler = run.Config(LRScheduler, policy="constant", warmup_steps=2500, warmup_ratio=1e-6)
     recipe.optim.new_layers.lr_multiplier = 1.0
-    recipe.optim.ema_widths = [0.1, 0.05, 0.025]
-    recipe.log.ckpt.every_n_train_steps = 500
-    return recipe
 
 
-PT_FOLDER = "${OUTPUT_ROOT}/posttraining/diffusion_video2world_action/video2world_action_bridge_2frames/checkpoints"
+@run.cli.factory(target=train)
+def video2world_action_bridge_2frames() -> run.Partial:
+    """7B action control from raw Bridge pixels, as cosmos-predict1 trains it."""
+    return bridge_2frames("7b")
+
+
+@run.cli.factory(target=train)
+def video2world_action_bridge_2frames_tiny() -> run.Partial:
+    """A small network that learns from raw Bridge pixels, or from the arm of the demo world, on two CPU processes."""
+    return bridge_2frames("tiny")
 
 
 if __name__ == "__main__":

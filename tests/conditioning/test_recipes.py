@@ -14,7 +14,11 @@ from tests.processes import ROOT
 SIZES = ("7b", "14b", "tiny")
 FACTORIES = {
     "instruction": ["cosmos_diffusion_{}_video2world_instruction_finetune"],
-    "action_control": ["cosmos_diffusion_{}_video2world_action_ctrl_finetune", "video2world_action_bridge_2frames"],
+    "action_control": [
+        "cosmos_diffusion_{}_video2world_action_ctrl_finetune",
+        "video2world_action_bridge_2frames",
+        "video2world_action_bridge_2frames_tiny",
+    ],
     "tokenizer": ["cosmos_diffusion_{}_tokenizer_finetune"],
     "camera_control": ["cosmos_diffusion_{}_cameractrl_finetune"],
     "multiview": [

@@ -56,15 +56,26 @@ def test_cached_frames_from_data_to_metric(tree, tmp_path):
 
 
 @pytest.mark.e2e
-def test_raw_pixels_from_training_to_a_video(tree, tmp_path):
-    settings = [f"data.path={tree}", "data.video_size=[32,48]", "data.fps=5", "model.tokenizer=dct"]
-    settings += ["model.config.adaln_lora_dim=16", "model.config.recompute_granularity=None", "trainer.precision=fp32"]
-    settings += ["trainer.strategy.fsdp=false", "trainer.callbacks=[]", "data.num_text_tokens=1", "optim.ema_widths=[]"]
-    train("video2world_action_bridge_2frames", tmp_path, 2, *settings)
+def test_raw_pixels_from_training_to_a_video(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
+    factory = "video2world_action_bridge_2frames_tiny"
+    settings = [f"data.path={tree}", "data.video_size=[32,48]", "data.fps=5", "model.config.adaln_lora_dim=16"]
+    for stop in (2, 3):
+        said = train(factory, tmp_path, stop, *settings)
+    assert "resumed" in said and "step 3/3" in said
+    exports = tmp_path / "out/posttraining/diffusion_video2world_action" / factory / "checkpoints"
+    kinds = ("reg", "ema", "RANK1_ema", "RANK2_ema")
+    expected = {f"iter_00000000{step}_{kind}_model.pt" for step in (2, 3) for kind in kinds}
+    assert {path.name for path in exports.iterdir()} == expected
+
+    trained = tmp_path / "default" / "v"
+    measured = run("benchmarks/next_frames.py", "--checkpoint", trained, "--dataset_path", tree, "--num_episodes", 1)
+    assert "5 next frames of 1 episodes of train" in measured.stdout
+
     episode = ("--input_image_or_video_path", tree / "videos/val/4/rgb.mp4")
     episode += ("--action_annotation_path", tree / "annotation/val/4.json")
     size = ("--height", 32, "--width", 48, "--fps", 5, "--num_steps", 2)
-    run(GENERATE, "--checkpoint", tmp_path / "default" / "v", *episode, *size, "--video_save_path", tmp_path / "4.mp4")
+    run(GENERATE, "--checkpoint", trained, *episode, *size, "--video_save_path", tmp_path / "4.mp4")
     assert read_video(tmp_path / "4.mp4").shape == (6, 32, 48, 3)
     facts = json.loads((tmp_path / "4.json").read_text())
     assert (facts["convention"], facts["hidden_width"], facts["use_d_branch"]) == ("scaled", "4D", False)
