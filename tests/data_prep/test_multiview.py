@@ -21,6 +21,7 @@ from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.training.config import Logger, MegatronOptimizer, Trainer
 from cosmos1.training.train import train
 from data_prep import multiview
+from tests.data_prep.test_prepare_dataset import damage
 
 VIEWS = ["front", "left", "rear"]
 SMALL = ["--num_frames", "9", "--height", "32", "--width", "48", "--fps", "12"]
@@ -272,6 +273,15 @@ def test_clips_without_captions_or_cameras(recordings, tmp_path):
         (folder / f"captions/{clip}.txt").write_text("For all views.")
     output = prepare(folder, tmp_path / "out")
     assert json.loads((output / "0.info.json").read_text())["captions"] == dict.fromkeys(VIEWS, "For all views.")
+
+
+def test_a_damaged_view_is_named_and_the_other_clips_are_used(recordings, tmp_path, capsys):
+    folder = copy_of(recordings, tmp_path)
+    damage(folder / "videos/left/1.mp4")
+    output = prepare(folder, tmp_path / "out")
+    assert "left/1.mp4: decoding stopped after" in capsys.readouterr().out
+    used = [json.loads(path.read_text())["video_path"] for path in sorted(output.glob("*.info.json"))]
+    assert used == ["0", "2", "3"]
 
 
 def test_view_embedding_files(tmp_path):
