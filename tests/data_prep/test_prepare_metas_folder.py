@@ -132,6 +132,7 @@ def npy(array):
         ("b.npy", pickle.dumps([rows(0)]), "cannot be read as text embeddings"),
         ("b.safetensors", b"cut", "cannot be read as text embeddings"),
     ],
+    ids=lambda value: None if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_damaged_rows_leave_their_video_out(root, tmp_path, capsys, name, content, words):
     (root / "t5_xxl/b.pickle").unlink()
