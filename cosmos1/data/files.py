@@ -43,5 +43,9 @@ def tensor_bytes(tensor) -> bytes:
     return buffer.getvalue()
 
 
+def sha256_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -81,6 +81,10 @@ def world_frame(tree):
         (lambda tree: [p.unlink() for p in (tree / "annotation/train").iterdir()], "train is empty; splits.*val"),
         (lambda tree: (tree / "videos/train/1/rgb.mp4").unlink(), "1.json: lists the video videos/train/1/rgb.mp4.*no file"),
         (lambda tree: (tree / "annotation/train/1.json").unlink(), r"1 video folders have no annotation \(1\)"),
+        (
+            lambda tree: (tree / "videos/train/1").rename(tree / "videos/train/7"),
+            r"1 video folders have no annotation \(7\), and 1 annotations have no video folder \(1\)",
+        ),
         (lambda tree: (tree / "annotation/train/1.json").write_text("{"), "1.json: cannot be read as JSON"),
         (lambda tree: change(tree, "1", state=None), "1.json: has no key state"),
         (shorten("action"), "episode 1: 6 states need 5 actions and 6 gripper values, found 4 and 6"),
@@ -105,7 +109,9 @@ def test_broken_trees(tree, damage, words):
 def test_unknown_split_and_camera(tree):
     with pytest.raises(ConfigError, match='no split "valid". Use one of train, val, test'):
         read_episodes(tree, "valid")
-    with pytest.raises(DataError, match="camera 1 is asked for, but 1 are listed"):
+    with pytest.raises(
+        DataError, match=r"camera 1 is asked for, but 1 are listed .*Use 0 to 0 .data.cam_ids, --camera"
+    ):
         read_episodes(tree, "train")[0][0].video(1)
 
 

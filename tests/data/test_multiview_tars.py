@@ -157,6 +157,45 @@ def test_damaged_mappings(recordings, tmp_path, content, words):
         TarClips(tmp_path / "clips", tmp_path / "captions")
 
 
+@pytest.mark.parametrize("part", [0.3, 0.9])
+def test_a_tar_that_was_cut_is_named(recordings, tmp_path, part):
+    clips = recordings()
+    path = tmp_path / "clips" / "c.tar"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(DataError, match="c.tar: cannot be read as a tar file .unexpected end of data"):
+        clips.read("c", CAMERAS)
+
+
+def test_a_compressed_table_that_is_damaged_is_named(recordings):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, labels_keys=np.array(["timestamp"]), labels_data=np.random.rand(500, 1))
+    content = bytearray(buffer.getvalue())
+    content[300:600] = bytes(300)
+    clip = recordings(**{"c.egomotion.npz": bytes(content)}).read("c", CAMERAS)
+    assert "egomotion.npz: needs labels_keys and labels_data (" in clip.track_problem
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        (np.zeros((3, 768), np.float16), r"shape \(3, 768\), .*that width suggests T5-base"),
+        (np.zeros((513, 1024), np.float16), "text of 513 tokens, at most 512"),
+        (np.full((3, 1024), np.nan, np.float16), "3 rows with 3072 values that are NaN"),
+        ([[1.0]], "holds a list, an array of floating-point numbers is needed"),
+    ],
+)
+def test_caption_rows_of_another_encoder_are_named_by_file(recordings, rows, words):
+    with pytest.raises(DataError, match=f"000001.tar: c.front.bin: .*{words}"):
+        recordings(rows=rows).read("c", CAMERAS)
+
+
+def test_captions_without_frames_are_named(recordings, tmp_path):
+    clips = recordings()
+    (tmp_path / "captions/chunk-00/part_000000/000001.json").write_text('{"other": {}}')
+    with pytest.raises(DataError, match="000001.json: no caption frames of clip c"):
+        clips.read("c", CAMERAS)
+
+
 def test_caption_pickles_cannot_run_code(recordings):
     with pytest.raises(DataError, match="000001.tar: c.front.bin: holds a builtins.print"):
         recordings(rows=Evil()).read("c", CAMERAS)

@@ -2,6 +2,7 @@
 """Scenes as folders and zips, and the answer to each defect."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -112,6 +113,16 @@ def test_defects_are_named(tmp_path, files, words):
 def test_unreadable_zip(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK no zip")
     with pytest.raises(DataError, match="a.zip: cannot be read as a zip file"):
+        read_scene(tmp_path / "a.zip")
+
+
+def test_a_damaged_member_of_a_compressed_zip_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("transforms.json", json.dumps(transforms(50)))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[60:90] = bytes(30)
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match="a.zip: transforms.json cannot be read .Error -3 while decompressing"):
         read_scene(tmp_path / "a.zip")
 
 

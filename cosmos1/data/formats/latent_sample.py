@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Optional, Union
 
 from cosmos1.data.files import read_json
+from cosmos1.data.text_rows import check_text_shape
 from cosmos1.errors import DataError
 
 LATENT_CHANNELS = 16
@@ -19,13 +20,6 @@ LATENT_PART, TOKENS_PART = "video_latent.pth", "video_tokens.pth"
 TEXT_PARTS = ("t5_text_embeddings.pth", "t5_text_mask.pth")
 REQUIRED_PARTS = ("info.json", LATENT_PART, *TEXT_PARTS)
 CONDITIONING_PART = "conditioning_latent.pth"
-ENCODERS_BY_WIDTH = {
-    512: "T5-small",
-    768: "T5-base or a CLIP text encoder",
-    2048: "T5-XL",
-    4096: "T5-XXL v1.1 or UMT5-XXL",
-    100352: "the text encoder of Cosmos-Predict2.5",
-}
 
 
 def read_info(path: Path) -> Dict[str, Any]:
@@ -84,19 +78,10 @@ def pad_text(embeddings, mask, where: str):
     """Check text (L, 1024) with mask (L,) and pad both with zeros to 512 tokens. Raises DataError."""
     from torch.nn.functional import pad
 
-    if embeddings.ndim != 2 or embeddings.shape[1] != TEXT_WIDTH:
-        width = embeddings.shape[-1] if embeddings.ndim else 0
-        encoder = ENCODERS_BY_WIDTH.get(width)
-        hint = f"; that width suggests {encoder}" if encoder else ""
-        raise DataError(
-            f"{where}: text embeddings have shape {tuple(embeddings.shape)}, (512, {TEXT_WIDTH}) is needed{hint}. "
-            f"Encode the prompts again with google-t5/t5-11b."
-        )
+    check_text_shape(embeddings.shape, where)
     if mask.ndim != 1 or len(mask) != len(embeddings):
         raise DataError(f"{where}: the text mask has shape {tuple(mask.shape)}, the embeddings {len(embeddings)} rows.")
     missing = NUM_TEXT_TOKENS - len(embeddings)
-    if missing < 0:
-        raise DataError(f"{where}: text of {len(embeddings)} tokens, at most {NUM_TEXT_TOKENS} are allowed.")
     return pad(embeddings, (0, 0, 0, missing)), pad(mask, (0, missing))
 
 

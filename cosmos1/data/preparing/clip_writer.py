@@ -10,7 +10,7 @@ import numpy as np
 
 from cosmos1.data.command_line import Progress, use_each
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, REQUIRED_PARTS
-from cosmos1.data.preparing.encoders import LatentEncoder, add_encoder_options
+from cosmos1.data.preparing.encoders import LatentEncoder, add_encoder_options, text_files_of_rows
 from cosmos1.data.preparing.latent_writer import unfinished_samples, write_sample_files
 from cosmos1.data.preparing.output_folder import (
     check_output_folder,
@@ -20,6 +20,7 @@ from cosmos1.data.preparing.output_folder import (
     share_of_rank,
 )
 from cosmos1.data.sources.clip_plan import PlannedVideo
+from cosmos1.data.text_rows import read_text_rows
 from cosmos1.data.video import count_frames, iterate_frames, resize_frames
 from cosmos1.errors import DataError
 
@@ -52,7 +53,8 @@ def write_clips(arguments: argparse.Namespace, facts: dict[str, Any], planned: l
     num_missing = sum(len(indices) for _, indices in work)
     if rank == 0 and num_missing < len(owned):
         print(f"{len(owned) - num_missing} of {len(owned)} samples of rank 0 are already there")
-    encoder = LatentEncoder(arguments) if work else None
+    to_encode = any(video.text_rows is None for video, _ in work)
+    encoder = LatentEncoder(arguments, with_text=to_encode) if work else None
     claim_output_folder(arguments.output_path, facts, arguments.resume, rank)
     progress = Progress(num_missing, "samples", enabled=rank == 0)
     _, failures = use_each(work, lambda job: write_video_samples(arguments, encoder, *job, progress), arguments.strict)
@@ -77,6 +79,10 @@ def write_video_samples(
             f"{video.info.path}: {num_frames} frames can be decoded, the samples planned of it need {last}. Was it "
             f"replaced meanwhile? Prepare it again into another folder."
         )
+    if video.text_rows is None:
+        text = encoder.text_files(video.prompt)
+    else:
+        text = text_files_of_rows(read_text_rows(video.text_rows))
     wanted = deque(indices)
     window: deque = deque(maxlen=arguments.num_frames)
     for number, frame in enumerate(iterate_frames(video.info.path, arguments.allow_grey)):
@@ -85,7 +91,7 @@ def write_video_samples(
             window.append(resize_frames(frame[None], arguments.height, arguments.width)[0])
         while wanted and number == video.starts[wanted[0] - video.first_index] + arguments.num_frames - 1:
             index = wanted.popleft()
-            tensors = encoder.video_files([np.stack(window)]) | encoder.text_files(video.prompt)
+            tensors = encoder.video_files([np.stack(window)]) | text
             info = sample_info(arguments, video, video.starts[index - video.first_index])
             write_sample_files(arguments.output_path, index, tensors, info)
             progress.advance()

@@ -88,14 +88,14 @@ def encoder_names(arguments: argparse.Namespace) -> str:
 
 
 class LatentEncoder:
-    """The video tokenizer and the text encoder that the options of `add_encoder_options` name."""
+    """The video tokenizer and, `with_text`, the text encoder that the options of `add_encoder_options` name."""
 
-    def __init__(self, arguments: argparse.Namespace):
+    def __init__(self, arguments: argparse.Namespace, with_text: bool = True):
         device = choose_device(arguments.device)
         self._writes_tokens = writes_tokens(arguments)
         build = discrete_tokenizer if self._writes_tokens else _continuous_tokenizer
         self.tokenizer = build(arguments, device)
-        self.text_encoder = text_encoder(arguments, device)
+        self.text_encoder = text_encoder(arguments, device) if with_text else None
         # A prompt is encoded once, not once per sample.
         self.text = lru_cache(maxsize=64)(self._text)
 
@@ -134,11 +134,7 @@ class LatentEncoder:
 
     def text_files(self, prompt: str) -> "Dict[str, torch.Tensor]":
         """The files of `TEXT_PARTS` of a sample: embeddings (512, 1024) and mask (512,) bfloat16."""
-        import torch
-
-        embeddings, _ = self.text(prompt)
-        # All ones: the released checkpoints were trained attending to the zero rows too.
-        return dict(zip(TEXT_PARTS, (embeddings, torch.ones(len(embeddings), dtype=torch.bfloat16))))
+        return _text_files(self.text(prompt)[0])
 
     def _text(self, prompt: str) -> "Tuple[torch.Tensor, int]":
         """Embeddings (512, 1024) bfloat16 of a prompt, and how many rows are not padding."""
@@ -147,6 +143,22 @@ class LatentEncoder:
             print(f"text of {num_tokens} tokens, cut to {NUM_TEXT_TOKENS}: {prompt[:60]}...")
         embeddings, lengths = self.text_encoder.encode([prompt])
         return embeddings[0].bfloat16(), int(lengths[0])
+
+
+def text_files_of_rows(rows: np.ndarray) -> "Dict[str, torch.Tensor]":
+    """The files of `TEXT_PARTS` of a text that was encoded elsewhere: rows (n, 1024), zero rows added up to 512."""
+    import torch
+
+    embeddings = torch.zeros(NUM_TEXT_TOKENS, rows.shape[1], dtype=torch.bfloat16)
+    embeddings[: len(rows)] = torch.from_numpy(rows.astype(np.float32))
+    return _text_files(embeddings)
+
+
+def _text_files(embeddings: "torch.Tensor") -> "Dict[str, torch.Tensor]":
+    import torch
+
+    # All ones: the released checkpoints were trained attending to the zero rows too.
+    return dict(zip(TEXT_PARTS, (embeddings, torch.ones(len(embeddings), dtype=torch.bfloat16))))
 
 
 def _continuous_tokenizer(arguments: argparse.Namespace, device: str):

@@ -49,7 +49,7 @@ def multiview_text(
     """Text (V * 512, 1024) bfloat16 and mask (V * 512,), 1 on the rows that hold text.
 
     The rows of a view are its description, then its caption, cut to 512; a view without caption has the description
-    alone. Without `descriptions` captions stand alone. Raises DataError for caption rows of another width than 1024.
+    alone. Without `descriptions` captions stand alone.
     """
     import torch
 
@@ -68,8 +68,6 @@ def _caption_rows(caption: Optional[Caption], encode: EncodeText) -> "torch.Tens
         return torch.zeros(0, TEXT_WIDTH, dtype=torch.bfloat16)
     if isinstance(caption, str):
         return _rows(*encode(caption))
-    if caption.ndim != 2 or caption.shape[1] != TEXT_WIDTH:
-        raise DataError(f"caption embeddings have shape {caption.shape}, (rows, {TEXT_WIDTH}) of T5-11B are needed.")
     return torch.from_numpy(caption).bfloat16()
 
 

@@ -53,7 +53,7 @@ class Episode:
         if not 0 <= camera < len(self.videos):
             raise DataError(
                 f"{self.annotation}: camera {camera} is asked for, but {len(self.videos)} are listed under "
-                f'"videos". Use data.cam_ids from 0 to {len(self.videos) - 1}.'
+                f'"videos". Use 0 to {len(self.videos) - 1} (data.cam_ids, --camera).'
             )
         return self.videos[camera]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captions of many sources in one file: JSON, JSON lines, or the pickled dict of older preparation programs."""
+"""Captions: a text file for each source, or all in one JSON, JSON lines, or pickled dict of older preparation programs."""
 
 import json
 from collections.abc import Container
@@ -36,6 +36,14 @@ def read_captions(path: Path) -> Dict[str, str]:
     return {
         name.removesuffix("/0"): caption for name, caption in captions.items() if not _is_later_chunk(name, captions)
     }
+
+
+def read_caption_file(path: Path) -> str:
+    """The text of one caption file, without the white space around it. Raises DataError unless it is UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a caption in UTF-8 ({error}). Save it as UTF-8 text.") from error
 
 
 def _is_later_chunk(name: str, names: Container[str]) -> bool:

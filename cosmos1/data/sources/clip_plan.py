@@ -15,6 +15,18 @@ OTHER_VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".webm", ".m4v", ".mp4")
 
 
 @dataclass(frozen=True)
+class DescribedVideo:
+    """One source video and its text."""
+
+    path: Path
+    prompt: str
+    has_caption: bool
+    """Whether the prompt is the video's own; otherwise it is the one for all videos without, or empty."""
+    text_rows: Path | None = None
+    """The prompt as T5 rows (data/text_rows.py); None: it is still to be encoded."""
+
+
+@dataclass(frozen=True)
 class PlannedVideo:
     """One source video and the samples that it gives: sample `first_index + k` starts at frame `starts[k]`."""
 
@@ -25,6 +37,8 @@ class PlannedVideo:
     first_index: int
     source_name: str = ""
     """What to record as the source; empty: the file's name."""
+    text_rows: Path | None = None
+    """The prompt as T5 rows; None: it is still to be encoded."""
 
 
 def list_mp4_files(folder: Path, option: str = "--dataset_path") -> list[Path]:
@@ -42,7 +56,7 @@ def list_mp4_files(folder: Path, option: str = "--dataset_path") -> list[Path]:
 
 
 def plan_videos(
-    paths: list[Path], prompts: list[str], num_frames: int, num_chunks: int, seed: int, strict: bool
+    videos: list[DescribedVideo], num_frames: int, num_chunks: int, seed: int, strict: bool
 ) -> tuple[list[PlannedVideo], list[str]]:
     """Probe every video and draw `num_chunks` start frames for each, uniformly and with replacement.
 
@@ -50,11 +64,12 @@ def plan_videos(
     (unreadable, or shorter than `num_frames`). Raises DataError when no video is left; with `strict`, at the first
     that is left out.
     """
-    usable, left_out = usable_videos(paths, num_frames, strict)
+    usable, left_out = usable_videos([video.path for video in videos], num_frames, strict)
     planned = []
     for number, (index, info, length) in enumerate(usable):
         starts = draw_starts(info.path.name, length - num_frames, num_chunks, seed)
-        planned.append(PlannedVideo(info, prompts[index], starts, first_index=number * num_chunks))
+        text, rows = videos[index].prompt, videos[index].text_rows
+        planned.append(PlannedVideo(info, text, starts, first_index=number * num_chunks, text_rows=rows))
     return planned, left_out
 
 

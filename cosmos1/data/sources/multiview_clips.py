@@ -18,6 +18,7 @@ from typing import Dict, List, Literal, Optional, Tuple, Union
 import numpy as np
 
 from cosmos1.data.geometry.trajectories import EgoTrack, read_track
+from cosmos1.data.sources.captions import read_caption_file
 from cosmos1.data.video import count_frames, iterate_frames, probe_video, resize_frames
 from cosmos1.errors import DataError
 
@@ -128,8 +129,9 @@ def usable_track(read: "Callable[[], EgoTrack]") -> "Tuple[Optional[EgoTrack], s
 
 def _caption(folder: Path, camera: str, name: str) -> Optional[str]:
     for path in (folder / "captions" / camera / f"{name}.txt", folder / "captions" / f"{name}.txt"):
-        if path.exists():
-            return path.read_text(encoding="utf-8").strip()
+        text = read_caption_file(path) if path.exists() else ""
+        if text:
+            return text
     return None
 
 

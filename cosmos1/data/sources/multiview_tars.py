@@ -23,6 +23,7 @@ from cosmos1.data.geometry.rotations import rotation_of_quaternion
 from cosmos1.data.geometry.trajectories import EgoTrack, check_track
 from cosmos1.data.plain_pickle import ARRAY_BUILDERS, load_plain_pickle
 from cosmos1.data.sources.multiview_clips import Caption, MultiviewClip, read_timestamps, usable_track, view_timestamps
+from cosmos1.data.text_rows import checked_text_rows
 from cosmos1.errors import DataError
 
 SHORTEST_TRACK_SECONDS = 20.0
@@ -83,7 +84,7 @@ class TarClips:
             chunks = load_plain_pickle(_read(archive, member), f"{path}: {member}", ARRAY_BUILDERS)
         if not isinstance(chunks, list) or not chunks:
             raise DataError(f"{path}: {member} holds no list of arrays.")
-        return np.asarray(chunks[0]), _window(path.with_suffix(".json"), name)
+        return checked_text_rows(chunks[0], f"{path}: {member}"), _window(path.with_suffix(".json"), name)
 
 
 def _read_mappings(folder: Path) -> Dict[str, Path]:
@@ -181,6 +182,7 @@ def _of_rig(track: EgoTrack, frames: List[str], sensors: Dict[str, np.ndarray], 
 def _read_table(content: bytes, where: str) -> Dict[str, List[Any]]:
     """Columns by name of an npz with `labels_keys` (K,) and `labels_data` (N, K), which are pickled object arrays."""
     import zipfile
+    import zlib
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -188,7 +190,7 @@ def _read_table(content: bytes, where: str) -> Dict[str, List[Any]]:
         return {str(key): list(column) for key, column in zip(keys, np.asarray(data).T)}
     except DataError:
         raise
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{where}: needs labels_keys and labels_data ({error!r}).") from error
 
 
@@ -216,6 +218,8 @@ def _extracted(path: Path, name: str, cameras: List[str]) -> Iterator[Dict[str, 
 
 def _open(path: Path) -> tarfile.TarFile:
     try:
+        with tarfile.open(path) as archive:
+            archive.getmembers()  # A file that was cut opens, and shows it only when it is listed.
         return tarfile.open(path)
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{path}: cannot be read as a tar file ({error}). Get it again.") from error

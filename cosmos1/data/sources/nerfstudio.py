@@ -10,6 +10,7 @@ import json
 import math
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, List, Optional, Tuple
@@ -153,7 +154,7 @@ class _Files:
     def read(self, name: str) -> bytes:
         try:
             return self.archive.read(name) if self.archive else (self.source / name).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
+        except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise DataError(f"{self.source}: {name} cannot be read ({error}). Get the scene again.") from error
 
 
