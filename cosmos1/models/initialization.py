@@ -6,6 +6,7 @@ from the same network on any number of ranks.
 """
 
 import re
+from collections.abc import Collection
 from typing import Callable
 
 import torch
@@ -53,17 +54,20 @@ def global_name(network, local_name: str) -> str:
 
 
 @torch.no_grad()
-def initial_values(network, seed: int, draw: Callable):
+def initial_values(network, seed: int, draw: Callable, names: Collection[str] | None = None):
     """``(local name, tensor, fp32 value, axis)`` of all parameters and buffers of a pipeline stage. The value is this rank's
     part of what is drawn, split along ``axis`` by tensor parallelism (None: every rank has the whole).
 
     Args:
         draw: ``(global name, whole shape, generator)`` to the whole fp32 tensor.
+        names: global names of the only ones that are drawn; all without it.
     """
     tp_rank = parallel_state.get_tensor_model_parallel_rank()
     tp_size = parallel_state.get_tensor_model_parallel_world_size()
     for local_name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         name = global_name(network, local_name)
+        if names is not None and name not in names:
+            continue
         axis = tensor_parallel_axis(name)
         shape = list(tensor.shape)
         if axis is not None:

@@ -56,12 +56,16 @@ class LowRankAdapter(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """``a`` by PyTorch's rule for linear layers, ``b`` zero, so that nothing is added."""
+        """``b`` is zero, so that nothing is added."""
+        self.a.copy_(self.initial_a(seed))
+        self.b.zero_()
+
+    def initial_a(self, seed: int) -> torch.Tensor:
+        """This rank's part of ``a`` in fp32, drawn by PyTorch's rule for linear layers."""
         whole_a = torch.empty(self.a.shape[0], self.input_size, device=self.a.device)
         bound = self.input_size**-0.5
         whole_a.uniform_(-bound, bound, generator=named_generator(seed, f"{self.name}.lora.a", self.a.device))
-        self.a.copy_(self._inputs_here(whole_a))
-        self.b.zero_()
+        return self._inputs_here(whole_a)
 
     def drop_inputs(self, share: float, seed: int, step: int) -> None:
         """Leave out ``share`` of the layer's input channels in training step ``step``, and weigh the others more.

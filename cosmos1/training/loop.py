@@ -123,13 +123,12 @@ class TrainingRun:
         self.metrics.truncate_after(self.progress.step)
 
     def _start_untrained(self) -> None:
-        if self.lora is None:
-            self.model.start_untrained()
-        elif self.resume.restore_config is not None:
+        if self.lora is not None and self.resume.restore_config is not None:
             raise ConfigError(
                 "model_transform=lora adapts a trained network, and the weights of this one are initial; give "
                 "resume.restore_config.path=CHECKPOINT (or, to measure speed, resume.restore_config=None)"
             )
+        self.model.start_untrained()
         self.metrics.message("weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network")
 
     def _report_resume(self, checkpoint: Checkpoint) -> None:

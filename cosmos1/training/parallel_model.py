@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network of this rank with everything that training adds: replicas, optimizer, EMA, and the state to save."""
 
+from collections.abc import Collection
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -8,6 +9,7 @@ from megatron.core import parallel_state
 from megatron.core.distributed import finalize_model_grads
 
 from cosmos1.checkpoint.shards import Placement, optimizer_tensor, placements, replicated_tensor
+from cosmos1.models.lora import SUFFIXES, LowRankAdapter
 from cosmos1.parallel import data_parallel
 from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy
@@ -60,19 +62,34 @@ class ParallelModel:
             no_sync = [chunk.no_sync for chunk in self.chunks]
             self.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
 
-    @torch.no_grad()
     def start_untrained(self) -> None:
-        """Give the fp32 master weights of bf16 parameters the initial values as they are drawn. As copies of rounded parameters
-        they would all stand on bf16 values, from which the first small updates are rounded back."""
+        """Begin with the initial values of all weights."""
+        self.draw_masters({placement.name for placement, _ in self.tensors})
+        self.publish()
+        self.ema.restart()
+
+    @torch.no_grad()
+    def draw_masters(self, kept: Collection[str]) -> None:
+        """Give the fp32 master weights of adapters, and of parameters whose names in the whole network are in ``kept``, their
+        initial values as they are drawn. As copies of rounded bf16 parameters they would all stand on bf16 values, from
+        which the first small updates are rounded back. Call ``publish`` after it."""
         if self.strategy.fsdp or self.config.params_dtype == torch.float32:
             return
         masters = {id(master.parameter): master for master in self.masters}
+        trained = {placement.name for placement, tensor in self.tensors if id(tensor) in masters}
+        names = {name for name in trained.intersection(kept) if not name.endswith(SUFFIXES)}
         for network in self.networks:
-            for _, tensor, value, _ in self.task.initial_values(network, self.seed):
+            for tensor, value in self._drawn(network, names):
                 if master := masters.get(id(tensor)):
                     master.local.copy_(value.flatten()[master.start : master.start + master.local.numel()])
-        self.publish()
-        self.ema.restart()
+
+    def _drawn(self, network: torch.nn.Module, names: Collection[str]):
+        """``(parameter, fp32 initial value)`` of those with ``names``, and of all adapters, whose ``b`` is zero."""
+        for _, tensor, value, _ in self.task.initial_values(network, self.seed, names):
+            yield tensor, value
+        for module in network.modules():
+            if isinstance(module, LowRankAdapter):
+                yield module.a, module.initial_a(self.seed)
 
     @contextmanager
     def evaluating(self):

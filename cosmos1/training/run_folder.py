@@ -69,6 +69,20 @@ def _check_continuation(folder: Path, newest: Checkpoint, resume_if_exists: bool
                 f"{folder} holds a run of another recipe: its {part} is {old}, this one's {new}; give log.version=NAME for "
                 "a new run, or resume.resume_if_exists=false"
             )
+    _check_adapters(folder, (before or recipe).get("model_transform"), recipe["model_transform"])
+
+
+def _check_adapters(folder: Path, before: dict | None, now: dict | None) -> None:
+    """Raise :class:`ConfigError` if the trained adapters would not be those that are trained on."""
+    if before is None or now is None:
+        return
+    for name in ("rank", "alpha", "targets"):
+        if before.get(name) != now[name]:
+            raise ConfigError(
+                f"{folder} holds a run with other adapters: model_transform.{name} is {before.get(name)} there, {now[name]} "
+                "here; set it back, or begin anew from the merged weights with log.version=NEW "
+                f"resume.restore_config.path={folder}"
+            )
 
 
 def changed_settings(before: str, now: str) -> list[str]:

@@ -158,6 +158,7 @@ def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
             )
     read({name: parts for name, parts in wanted.items() if name not in missing and name not in widened})
     _all_or_none(lambda: _copy({name: parts for name, parts in wanted.items() if name in widened}, widened))
+    model.draw_masters(missing)
     model.publish()
     if model.ema is not None:
         model.ema.restart()

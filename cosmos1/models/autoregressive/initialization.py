@@ -6,6 +6,7 @@ smaller the deeper the layer.
 """
 
 import re
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -20,9 +21,9 @@ def initialize(network: GPT, seed: int) -> None:
     initialization.initialize(network, initial_values(network, seed), partial(_mark_replicated, network))
 
 
-def initial_values(network: GPT, seed: int):
+def initial_values(network: GPT, seed: int, names: Collection[str] | None = None):
     """``(local name, tensor, fp32 value, axis)`` as in :func:`cosmos1.models.initialization.initial_values`."""
-    return initialization.initial_values(network, seed, _draw)
+    return initialization.initial_values(network, seed, _draw, names)
 
 
 def _draw(name: str, shape: list[int], generator: torch.Generator) -> torch.Tensor:

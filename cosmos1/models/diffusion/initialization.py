@@ -5,6 +5,7 @@ Rules: cosmos-predict1, ``diffusion/training/networks/general_dit.py``.
 """
 
 import math
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -22,9 +23,9 @@ def initialize(network: DiT, seed: int) -> None:
     initialization.initialize(network, initial_values(network, seed), partial(_mark_replicated, network))
 
 
-def initial_values(network: DiT, seed: int):
+def initial_values(network: DiT, seed: int, names: Collection[str] | None = None):
     """``(local name, tensor, fp32 value, axis)`` as in :func:`cosmos1.models.initialization.initial_values`."""
-    return initialization.initial_values(network, seed, partial(_draw, network.config.dit))
+    return initialization.initial_values(network, seed, partial(_draw, network.config.dit), names)
 
 
 def _draw(dit: DiTConfig, name: str, shape: list[int], generator: torch.Generator) -> torch.Tensor:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the trainer needs to know of a diffusion world model: how to build it, feed it, and score it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, Optional
 
@@ -98,11 +99,12 @@ class DiffusionModel:
             network.logvar.requires_grad_(self.objective.loss_add_logvar)
         return network
 
-    def initial_values(self, network, seed: int):
-        """``(local name, tensor, fp32 value, axis)`` of every parameter and buffer of a pipeline chunk."""
+    def initial_values(self, network, seed: int, names: Optional[Collection[str]] = None):
+        """``(local name, tensor, fp32 value, axis)`` of the parameters and buffers of a pipeline chunk: of all, or of those
+        with ``names`` in the whole network."""
         from cosmos1.models.diffusion.initialization import initial_values
 
-        return initial_values(network, seed)
+        return initial_values(network, seed, names)
 
     def prepare(self, batch: dict, seed: int, device, training: bool):
         """A collated batch to a :class:`~cosmos1.models.diffusion.objective.NoisySample` on ``device``."""

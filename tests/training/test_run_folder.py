@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which runs a run folder lets go on."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from cosmos1.checkpoint.folders import folder_name
+from cosmos1.errors import ConfigError
+from cosmos1.models.diffusion.model import DiffusionModel
+from cosmos1.parallel import process_groups
+from cosmos1.parallel.strategy import MegatronStrategy
+from cosmos1.training.config import Logger
+from cosmos1.training.lora import LoRA
+from cosmos1.training.run_folder import choose_run_folder, to_plain
+
+STOPPED = LoRA(rank=16, alpha=32.0, targets=["linear_qkv", "linear_proj"])
+
+
+def go_on(log_dir, **changes):
+    """The folder that a run with adapters takes where another one, ``STOPPED``, has a checkpoint."""
+    process_groups.initialize(MegatronStrategy())
+    record = log_dir / "default" / "run" / "checkpoints" / folder_name(0, 2) / "context" / "recipe.yaml"
+    record.parent.mkdir(parents=True)
+    record.write_text(yaml.safe_dump(recipe(STOPPED)))
+    log = Logger(log_dir=str(log_dir), version="run")
+    return choose_run_folder(log, True, recipe(dataclasses.replace(STOPPED, **changes)))
+
+
+def recipe(lora: LoRA) -> dict:
+    return to_plain({"model": DiffusionModel(), "data": None, "model_transform": lora})
+
+
+@pytest.mark.parametrize(
+    "name, value, there, here",
+    [("rank", 8, "16", "8"), ("alpha", 320.0, "32.0", "320.0")]
+    + [("targets", ["linear_qkv"], "['linear_qkv', 'linear_proj']", "['linear_qkv']")],
+)
+def test_a_run_goes_on_with_its_own_adapters(name, value, there, here, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        go_on(tmp_path, **{name: value})
+    run = tmp_path / "default" / "run"
+    assert f"model_transform.{name} is {there} there, {here} here" in str(caught.value)
+    assert f"log.version=NEW resume.restore_config.path={run}" in str(caught.value)
+
+
+def test_dropout_may_change(tmp_path):
+    assert go_on(tmp_path, dropout=0.5) == tmp_path / "default" / "run"
