@@ -14,6 +14,7 @@ from cosmos1.checkpoint import formats
 from cosmos1.checkpoint.networks import config_from_record
 from cosmos1.conditioning.controls import num_views
 from cosmos1.conditioning.token_controls import take_token_controls
+from cosmos1.data.batches.data_module import DataModule
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import ConfigError, DataError
@@ -29,6 +30,7 @@ from cosmos1.models.diffusion.objective import edm_loss
 from cosmos1.models.diffusion.objective_config import VideoConditioning
 from cosmos1.models.diffusion.pixels import latents_to_pixels
 from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy
 from cosmos1.training.sampling import generate_held_out, held_out_samples
@@ -45,6 +47,7 @@ class ControlledSamples(Protocol):
     options: argparse.Namespace
     model: Any
     num_given_frames: int
+    """Pixel frames of each view that are given, known after `read`."""
 
     def read(self) -> list[Sample]: ...
 
@@ -55,18 +58,52 @@ class ControlledSamples(Protocol):
 
 
 def build_samples(options: argparse.Namespace) -> ControlledSamples:
-    """The network of ``--checkpoint`` with its samples."""
-    path = options.checkpoint.expanduser()
-    recorded = recorded_settings(path, "model")
-    if recorded:
-        autoregressive = "num_query_groups" in recorded.get("config", {})
-    else:
-        autoregressive = isinstance(formats.open_weights(hub.locate(str(path))).config, GPTConfig)
+    """The network of ``--checkpoint`` with its samples.
+
+    Raises:
+        ConfigError, CheckpointError: for options or weights that do not fit.
+    """
+    config = formats.open_weights(hub.locate(str(options.checkpoint.expanduser()))).config
+    autoregressive = isinstance(config, GPTConfig)
+    _check_processes(options, autoregressive)
     return (TokenSamples if autoregressive else LatentSamples)(options)
 
 
+def _check_processes(options: argparse.Namespace, autoregressive: bool) -> None:
+    tp_size, cp_size, num_processes = options.tp_size, options.cp_size, process_groups.world_size()
+    if autoregressive and cp_size != 1:
+        raise ConfigError(
+            f"--cp_size {cp_size}: the processes of an autoregressive network share each layer; use --tp_size alone"
+        )
+    if tp_size * cp_size != num_processes:
+        raise ConfigError(
+            f"--tp_size {tp_size} x --cp_size {cp_size} = {tp_size * cp_size}, but {num_processes} processes run; start "
+            f"torchrun with --nproc_per_node={tp_size * cp_size}, or give sizes whose product is {num_processes}"
+        )
+
+
+def num_given_frames(count: int, num_latent_frames: int, per_latent: int) -> int:
+    """Pixel frames that the first ``count`` of ``num_latent_frames`` show, all but the first of which are ``per_latent`` each.
+
+    Raises:
+        ConfigError: no latent frame is left to be generated.
+    """
+    if not 0 <= count < num_latent_frames:
+        raise ConfigError(
+            f"--num_given_latent_frames {count}: each view of a sample has {num_latent_frames} latent frames; give 0 or more, "
+            f"and at most {num_latent_frames - 1}, so that one is left to be generated"
+        )
+    return (count - 1) * per_latent + 1 if count else 0
+
+
 def read_samples(options: argparse.Namespace) -> list[Sample]:
-    """The first ``--num_samples`` held-out samples of the run, or of ``--data_path``, each a batch of one."""
+    """The first ``--num_samples`` held-out samples of the run, or of ``--data_path``, each a batch of one.
+
+    Raises:
+        ConfigError, DataError: they are unknown, or fewer than the two between which a control can be exchanged.
+    """
+    if options.num_samples < 2:
+        raise ConfigError(f"--num_samples {options.num_samples}; give 2 or more, whose controls can be exchanged")
     recorded = recorded_settings(options.checkpoint.expanduser(), "data")
     if not recorded and options.data_path is None:
         raise ConfigError(
@@ -82,8 +119,17 @@ def read_samples(options: argparse.Namespace) -> list[Sample]:
     data.setup()
     samples = list(held_out_samples(data, options.num_samples))
     if len(samples) < 2:
-        raise DataError(f"{data.path}: {len(samples)} held-out samples, at least 2 are needed; give --data_path")
+        folder = getattr(data, "validation_path", None) or data.path
+        raise DataError(f"{folder}: {len(samples)} held-out samples, at least 2 are needed; {_remedy(data, options)}")
     return samples
+
+
+def _remedy(data: DataModule, options: argparse.Namespace) -> str:
+    if options.data_path is None:
+        return "give --data_path, a folder of prepared samples that were not trained on"
+    if hasattr(data, "validation_path"):
+        return "prepare more of them"
+    return f"of a folder for {type(data).__name__} only the part val counts; prepare it with more samples in that part"
 
 
 def _data_module(target: str) -> type:
@@ -100,19 +146,21 @@ class LatentSamples:
     options: argparse.Namespace
 
     def __post_init__(self):
-        options, count = self.options, self.options.num_given_latent_frames
+        options = self.options
         task = network_of_checkpoint(options.checkpoint.expanduser())
-        if not task.config.condition_mask:
-            count = 0
-        task.objective.conditioning = VideoConditioning(count, count, GIVEN_SIGMA_LOG, augment_sigma_std=0.0)
         strategy = MegatronStrategy(tensor_model_parallel_size=options.tp_size, context_parallel_size=options.cp_size)
         self.generator = VideoGenerator(task, strategy, options.checkpoint, options.ema)
-        self.model, self.task, self.num_given = self.generator.model, task, count
-        per_latent = 1 if task.single_frames else task.config.temporal_factor
-        self.num_given_frames = (count - 1) * per_latent + 1 if count else 0
+        self.model, self.task = self.generator.model, task
+        self.num_given = options.num_given_latent_frames if task.config.condition_mask else 0
 
     def read(self) -> list[Sample]:
-        return [self.task.with_latents(sample, device()) for sample in read_samples(self.options)]
+        task, count = self.task, self.num_given
+        samples = [task.with_latents(sample, device()) for sample in read_samples(self.options)]
+        num_latent_frames = samples[0]["video"].shape[2] // num_views(samples[0])
+        per_latent = 1 if task.single_frames else task.config.temporal_factor
+        self.num_given_frames = num_given_frames(count, num_latent_frames, per_latent)
+        task.objective.conditioning = VideoConditioning(count, count, GIVEN_SIGMA_LOG, augment_sigma_std=0.0)
+        return samples
 
     def loss(self, index: int, sample: Sample) -> float:
         """The training loss, averaged over noise levels and noises that depend on ``index`` alone."""
@@ -151,11 +199,11 @@ class TokenSamples:
         task = task_of_checkpoint(options.checkpoint.expanduser())
         if not task.config.video2world:
             raise ConfigError(f"--checkpoint {options.checkpoint} is a base network, which no control steers")
+        per_latent = 1 if task.single_frames else task.compression_factor[0]
+        self.num_given_frames = num_given_frames(count, task.config.latent_shape[0], per_latent)
         task.objective = NextTokenObjective(num_unscored_frames=count)
         self.generator = AutoregressiveGenerator(task, options.checkpoint, options.ema)
         self.model, self.task = self.generator.model, task
-        per_latent = 1 if task.single_frames else task.compression_factor[0]
-        self.num_given_frames = (count - 1) * per_latent + 1
 
     def read(self) -> list[Sample]:
         return read_samples(self.options)

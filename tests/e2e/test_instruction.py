@@ -51,8 +51,15 @@ def test_right_text_is_compared_with_wrong_text(prepared, trained):
                "--data_path", prepared / "latents", "--num_noises", 2, "--num_generated", 1, "--num_steps", 2,
                "--output", output, "--contact_sheet", sheet)  # fmt: skip
     results = json.loads(output.read_text())
-    assert set(results["metrics"]) == {"loss", "psnr", "latent_l2"} and sheet.exists()
+    assert set(results["metrics"]) == {"loss", "psnr", "psnr_repeat", "latent_l2"} and sheet.exists()
     assert len(results["videos"]) == NUM_SAMPLES and "50% is chance" in done.stdout
     assert [("psnr" in video["true"]) for video in results["videos"]] == [True, False, False, False]
     # Text reaches the network: another one changes the loss, if not yet for the better.
     assert all(video["true"]["loss"] != video["shuffled"][0]["loss"] for video in results["videos"])
+
+
+@pytest.mark.e2e
+def test_a_frame_must_be_left_to_generate(prepared, trained):
+    done = run("-m", "cosmos1.evaluation", "control_following", "--control", "text", "--checkpoint", trained,
+               "--data_path", prepared / "latents", "--num_given_latent_frames", 2, check=False)  # fmt: skip
+    assert done.returncode == 2 and "--num_given_latent_frames 2: each view of a sample has 2 latent" in done.stderr
