@@ -84,6 +84,13 @@ def test_action_control(tmp_path):
     assert video.shape == (6, 32, 48, 3)
     # The first frame is that of the episode, as far as its tokens show it.
     assert np.abs(video[0].astype(float) - read_video(start)[0]).mean() < 30
+    measure = ("--control", "action", "--checkpoint", folder, "--num_samples", "2", "--num_generated", "1")
+    output = ("--output", tmp_path / "following.json", "--contact_sheet", tmp_path / "following.png")
+    run("-m", "cosmos1.evaluation", "control_following", *measure, *output)
+    scores = json.loads((tmp_path / "following.json").read_text())["metrics"]
+    # Another action is another context from the first step on, so the losses differ; both are near ln(64000).
+    assert scores["loss"]["gap"] != 0 and 8 < scores["loss"]["true"] < 14
+    assert scores["psnr"]["true"] > 5 and (tmp_path / "following.png").exists()
 
 
 def test_instructions(tmp_path):
