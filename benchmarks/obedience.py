@@ -38,7 +38,8 @@ TOKENS = f"""{WIDE} model.config.num_query_groups=4 model.config.head_dim=64 mod
     model.compression_factor=[4,8,8] optim.config.lr=1e-3 data.micro_batch_size=32 data.global_batch_size=32"""
 SIZE = "--height 64 --width 96"
 FACTORED = "--tokenizer dct_fsq --tokenizer_compression_factor 4,8,8"
-PREPARE_CAMERA = f"data_prep/camera_control.py --dataset_path WORLDS/camera --output_path TASK/data --num_frames 9 {SIZE} --num_chunks 1"
+PREPARE_CAMERA = f"""data_prep/camera_control.py --dataset_path WORLDS/camera --output_path TASK/data --num_frames 9 {SIZE}
+    --num_chunks 1"""
 PREPARE_RIG = f"""data_prep/multiview.py --dataset_path WORLDS/rig --output_path TASK/data --require_trajectory --num_frames 9 {SIZE}
     --fps 8 --num_chunks 1"""
 GENERATE = f"{SIZE} --num_video_frames 9 --guidance 0 --num_steps 20"
@@ -127,10 +128,8 @@ def call(command: str, log: Path, seconds: float | None = None, num_processes: i
     if done.returncode not in ((0, 124) if seconds else (0,)):
         print("".join(log.read_text().splitlines(keepends=True)[-25:]), flush=True)
         raise SystemExit(f"{' '.join(words[:2])} failed with status {done.returncode}; see {log}")
-    print(
-        f"{time.monotonic() - started:6.1f} s  {log.stem if log.stem != 'log' else log.parent.name}: {' '.join(words[:2])}",
-        flush=True,
-    )
+    what = log.parent.name if log.stem == "log" else log.stem
+    print(f"{time.monotonic() - started:6.1f} s  {what}: {' '.join(words[:2])}", flush=True)
 
 
 def rig_file() -> dict:
@@ -214,7 +213,8 @@ def do_all(options: argparse.Namespace) -> None:
     render_worlds(options.folder / "worlds", options.num_clips, options.num_processes)
     num_gpus, processes = max(1, torch.cuda.device_count()), []
     share = max(1, options.num_processes // len(TASKS))
-    arguments = f"--folder {options.folder} --seconds {options.seconds} --num_generated {options.num_generated} --num_processes {share}"
+    arguments = f"--folder {options.folder} --seconds {options.seconds} --num_generated {options.num_generated}"
+    arguments += f" --num_processes {share}"
     for number, name in enumerate(TASKS):
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(number % num_gpus)}
         command = [sys.executable, __file__, name, *arguments.split(), "--overrides", *options.overrides]
