@@ -16,6 +16,15 @@ from cosmos1.training.plots import draw_loss, sigma_bands, smoothed
 from cosmos1.training.progress import ProgressDisplay
 
 
+@pytest.fixture(scope="module", autouse=True)
+def wandb_ends_here():
+    """Its service would otherwise be waited for when all tests are over."""
+    yield
+    import wandb
+
+    wandb.teardown()
+
+
 @pytest.fixture(autouse=True)
 def no_wandb(monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_PROJECT_NAME", "WANDB_RUN_ID"):
