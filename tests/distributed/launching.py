@@ -124,3 +124,15 @@ def assert_close(found: dict, expected: dict, tolerance: float, what: str) -> No
     assert found.keys() == expected.keys(), what
     worst = max(abs(found[step] - expected[step]) / abs(expected[step]) for step in expected)
     assert worst <= tolerance, f"{what}: largest relative difference {worst:.2e} > {tolerance:.0e}"
+
+
+def assert_trained_alike(log_dir: Path, name: str, reference: str, steps: int) -> None:
+    """Two runs of so many steps have the same losses and gradient norms to 1e-5, weights and moments to 1e-4."""
+    assert len(series(log_dir, reference, "loss")) == steps
+    for key in ("loss", "grad_norm", "val_loss"):
+        assert_close(series(log_dir, name, key), series(log_dir, reference, key), 1e-5, f"{name} {key}")
+    found, expected = (stored(checkpoint_folder(log_dir, run, steps)) for run in (name, reference))
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        error = (found[key] - tensor).norm() / tensor.norm().clamp(min=1e-6)
+        assert error < 1e-4, f"{name}: {key} differs by {error:.1e}"

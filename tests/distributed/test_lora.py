@@ -6,7 +6,7 @@ import torch
 
 from cosmos1.checkpoint.__main__ import main
 from cosmos1.checkpoint.formats import open_weights
-from tests.distributed.launching import assert_close, checkpoint_folder, job, launch, series, stored
+from tests.distributed.launching import assert_trained_alike, checkpoint_folder, job, launch, series, stored
 from tests.distributed.test_layouts import BF16, CP, FSDP, MICRO, PP, RECOMPUTE, SP, TP
 
 pytestmark = pytest.mark.distributed
@@ -87,14 +87,7 @@ def is_adapter(name: str) -> bool:
 @pytest.mark.parametrize("name", [*ONE_PROCESS, *TWO_PROCESSES])
 def test_trains_as_one_process_does(name, results, log_dir):
     reference = f"{name[:3]}_one"
-    assert len(series(log_dir, reference, "loss")) == STEPS
-    for key in ("loss", "grad_norm", "val_loss"):
-        assert_close(series(log_dir, name, key), series(log_dir, reference, key), 1e-5, f"{name} {key}")
-    found, expected = (stored(checkpoint_folder(log_dir, run, STEPS)) for run in (name, reference))
-    assert found.keys() == expected.keys()
-    for key, tensor in expected.items():
-        error = (found[key] - tensor).norm() / tensor.norm().clamp(min=1e-6)
-        assert error < 1e-4, f"{name}: {key} differs by {error:.1e}"
+    assert_trained_alike(log_dir, name, reference, STEPS)
 
 
 def test_a_missing_gradient_reduction_is_seen(results, log_dir):

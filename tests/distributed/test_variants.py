@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from tests.distributed.launching import assert_close, checkpoint_folder, run_ranks, series, stored
+from tests.distributed.launching import assert_trained_alike, checkpoint_folder, run_ranks, series, stored
 from tests.distributed.test_layouts import CP, FSDP, PP, SP, TP, VPP
 
 pytestmark = pytest.mark.distributed
@@ -70,14 +70,7 @@ def log_dir(tmp_path_factory):
 @pytest.mark.parametrize("signals, layout", CASES)
 def test_trains_as_one_process_does(signals, layout, log_dir):
     name, reference = f"{signals}_{layout}", f"{signals}_one"
-    assert len(series(log_dir, reference, "loss")) == STEPS
-    for key in ("loss", "grad_norm", "val_loss"):
-        assert_close(series(log_dir, name, key), series(log_dir, reference, key), 1e-5, f"{name} {key}")
-    found, expected = (stored(checkpoint_folder(log_dir, run, STEPS)) for run in (name, reference))
-    assert found.keys() == expected.keys()
-    for key, tensor in expected.items():
-        error = (found[key] - tensor).norm() / tensor.norm().clamp(min=1e-6)
-        assert error < 1e-4, f"{name}: {key} differs by {error:.1e}"
+    assert_trained_alike(log_dir, name, reference, STEPS)
 
 
 def test_other_weights_wait_while_new_layers_train_alone(log_dir):

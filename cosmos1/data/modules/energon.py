@@ -56,16 +56,6 @@ class EnergonDataModule(DataModule):
         self._rank_state: Optional[Dict[str, Any]] = None
         self._begin(num_train, len(self._held_out), [dict(sorted(counts.items())), parts, self._shape])
 
-    @property
-    def sample_shape(self) -> List[int]:
-        """Shape [C, t, h, w] of a latent, or [t, h, w] of a token grid; known after `setup`."""
-        return self._shape
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the video tokenizer that made the latents, None where the shards do not say."""
-        return self._facts.get("tokenizer")
-
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         held_out = f"in {len(self._validation_shards)} held-out shards" if self._held_out else "(no part val)"

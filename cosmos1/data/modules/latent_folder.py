@@ -87,16 +87,6 @@ class LatentFolderDataModule(OrderedDataModule):
         """Shape of the first sample, which all others must have."""
         return _first_shape(self._folder, name, self.latent_shape)
 
-    @property
-    def sample_shape(self) -> List[int]:
-        """Shape [C, t, h, w] of a latent, known after `setup`."""
-        return self._shape
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the video tokenizer that made the latents, None where dataset.json does not say."""
-        return self._facts.get("tokenizer")
-
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
         held_out = self.validation_path or f"of {self._num_validation_videos} videos held out"
