@@ -9,7 +9,9 @@ import yaml
 from cosmos1.checkpoint.folders import Checkpoint
 from cosmos1.checkpoint.lazy import LazyTensor, apply
 from cosmos1.errors import CheckpointError
-from cosmos1.models.lora import SUFFIXES
+
+SUFFIXES = (".lora.a", ".lora.b")
+"""How the names of an adapter's two matrices end, after the name of its layer."""
 
 
 def has_adapters(names) -> bool:

@@ -20,9 +20,6 @@ from torch import nn
 
 from cosmos1.parallel.randomness import named_generator
 
-SUFFIXES = (".lora.a", ".lora.b")
-"""How the names of an adapter's two matrices end, after the name of its layer."""
-
 
 def adaptable_layers(network: nn.Module) -> dict[str, nn.Module]:
     """The layers that can have an adapter, by their names in this pipeline stage."""

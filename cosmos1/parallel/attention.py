@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
-from cosmos1.errors import ConfigError
+from cosmos1.parallel.strategy import choose_cp_mode
 
 CP_MODES = ("ulysses", "allgather", "ring")
 
@@ -30,18 +30,6 @@ _GPU_BACKENDS = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-
-
-def choose_cp_mode(requested: str, heads_per_rank: int, cp_size: int) -> str:
-    """The mode that is used: ``auto`` is Ulysses where the key and value heads divide, otherwise all-gather."""
-    if requested == "auto":
-        return "ulysses" if heads_per_rank % cp_size == 0 else "allgather"
-    if requested == "ulysses" and heads_per_rank % cp_size:
-        raise ConfigError(
-            f"context_parallel_mode=ulysses needs the attention heads of a tensor-parallel rank ({heads_per_rank}) to be "
-            f"divisible by context_parallel_size ({cp_size}); use context_parallel_mode=allgather or =ring"
-        )
-    return requested
 
 
 def attend(

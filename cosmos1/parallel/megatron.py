@@ -15,7 +15,6 @@ import logging
 import queue
 import sys
 import types
-import warnings
 
 import torch
 
@@ -151,10 +150,6 @@ def _replace_clipping() -> None:
 
 def prepare() -> None:
     """Load Megatron-core and make it usable on this machine. Calling it again does nothing new."""
-    # About Megatron-core's and PyTorch's own code (missing apex, renamed collectives); nothing a user could mend.
-    for module in (r"megatron\.core", r"torch\.distributed\.c10d_logger"):
-        warnings.filterwarnings("ignore", module=module)
-    warnings.filterwarnings("ignore", message="Apex is not installed")
     for name in _LATE_MODULES:
         importlib.import_module(f"megatron.core.{name}")
     if not is_cuda():

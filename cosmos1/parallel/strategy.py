@@ -131,3 +131,15 @@ def micro_batches_per_step(data, strategy: MegatronStrategy, data_parallel_size:
             f"{per_round * pipeline} or a multiple, or virtual_pipeline_model_parallel_size=None"
         )
     return count
+
+
+def choose_cp_mode(requested: str, heads_per_rank: int, cp_size: int) -> str:
+    """The mode that is used: ``auto`` is Ulysses where the key and value heads divide, otherwise all-gather."""
+    if requested == "auto":
+        return "ulysses" if heads_per_rank % cp_size == 0 else "allgather"
+    if requested == "ulysses" and heads_per_rank % cp_size:
+        raise ConfigError(
+            f"context_parallel_mode=ulysses needs the attention heads of a tensor-parallel rank ({heads_per_rank}) to be "
+            f"divisible by context_parallel_size ({cp_size}); use context_parallel_mode=allgather or =ring"
+        )
+    return requested

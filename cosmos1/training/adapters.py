@@ -9,10 +9,11 @@ from math import prod
 import torch
 import torch.distributed as dist
 
+from cosmos1.checkpoint.adapters import SUFFIXES
 from cosmos1.checkpoint.networks import ALWAYS_OPTIONAL
 from cosmos1.errors import ConfigError
 from cosmos1.models.initialization import global_name
-from cosmos1.models.lora import SUFFIXES, LowRankAdapter, adaptable_layers, add_adapter
+from cosmos1.models.lora import LowRankAdapter, adaptable_layers, add_adapter
 from cosmos1.training.config import AutoResume, MegatronOptimizer, RestoreConfig
 from cosmos1.training.lora import LoRA
 from cosmos1.training.parallel_model import ParallelModel

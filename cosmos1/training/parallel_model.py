@@ -8,8 +8,9 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import finalize_model_grads
 
+from cosmos1.checkpoint.adapters import SUFFIXES
 from cosmos1.checkpoint.shards import Placement, optimizer_tensor, placements, replicated_tensor
-from cosmos1.models.lora import SUFFIXES, LowRankAdapter
+from cosmos1.models.lora import LowRankAdapter
 from cosmos1.parallel import data_parallel
 from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy

@@ -14,13 +14,12 @@ from megatron.core.tensor_parallel import get_cuda_rng_tracker
 
 from cosmos1 import hub
 from cosmos1.checkpoint import formats, store
-from cosmos1.checkpoint.adapters import has_adapters
+from cosmos1.checkpoint.adapters import SUFFIXES, has_adapters
 from cosmos1.checkpoint.folders import DAMAGED, Checkpoint, resolve, set_aside
 from cosmos1.checkpoint.growth import PATCH_MATRIX, new_channels, widen
 from cosmos1.checkpoint.lazy import LazyTensor
 from cosmos1.checkpoint.networks import ALWAYS_OPTIONAL
 from cosmos1.errors import CheckpointError, ConfigError, DamagedCheckpoint
-from cosmos1.models import lora
 from cosmos1.parallel.device import is_cuda
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import RestoreConfig
@@ -134,7 +133,7 @@ def load_weights(model: ParallelModel, restore: RestoreConfig) -> list[str]:
     """
     path = hub.locate(restore.path)
     # Adapters begin as this run made them; those of the checkpoint, if any, are merged into its weights.
-    wanted = {name: parts for name, parts in model.weights_state().items() if not name.endswith(lora.SUFFIXES)}
+    wanted = {name: parts for name, parts in model.weights_state().items() if not name.endswith(SUFFIXES)}
     shapes = _all_shapes(wanted)
     open_source = _own_weights if formats.detect(path) == "dist" else _foreign_weights
     stored, read = open_source(path, restore.ema)

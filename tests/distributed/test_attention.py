@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cosmos1.errors import ConfigError
-from cosmos1.parallel.attention import CP_MODES, attend, choose_cp_mode
+from cosmos1.parallel.attention import CP_MODES, attend
+from cosmos1.parallel.strategy import choose_cp_mode
 from tests.distributed.attention_worker import inputs
 from tests.distributed.launching import run_ranks
 

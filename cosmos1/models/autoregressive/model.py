@@ -9,6 +9,7 @@ from cosmos1.conditioning.settings import NUM_POINTS, signals
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.models.autoregressive.objective_config import NextTokenObjective
+from cosmos1.parallel.strategy import choose_cp_mode
 
 
 @dataclass
@@ -29,8 +30,6 @@ class AutoregressiveModel:
 
     def validate(self, strategy, world_size: int) -> None:
         """Raise :class:`ConfigError` for what can be refused before anything is allocated."""
-        from cosmos1.parallel.attention import choose_cp_mode
-
         config, tp_size = self.config, strategy.tensor_model_parallel_size
         config.validate()
         self.objective.validate(config.latent_shape[0])

@@ -9,6 +9,7 @@ from cosmos1.conditioning.settings import signals
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.diffusion.objective_config import EDMObjective
+from cosmos1.parallel.strategy import choose_cp_mode
 
 
 @dataclass
@@ -28,8 +29,6 @@ class DiffusionModel:
 
     def validate(self, strategy, world_size: int) -> None:
         """Raise :class:`ConfigError` for what can be refused before anything is allocated."""
-        from cosmos1.parallel.attention import choose_cp_mode
-
         self.config.validate()
         self._validate_tokenizer()
         strategy.validate(world_size, self.config.num_layers, self.config.num_attention_heads)
