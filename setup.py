@@ -16,7 +16,7 @@ setup(
         "nemo_run==0.11.1",
         "leptonai>=0.26.6,<0.47",  # nemo_run imports leptonai.api.v1, which 0.47 removed
         "psutil",  # megatron-core's checkpoint writer uses it without declaring it
-        "numpy",
+        "numpy>=2",
         "einops",
         "safetensors",
         "huggingface_hub",

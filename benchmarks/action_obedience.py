@@ -47,7 +47,6 @@ class ArmPairs(OrderedDataModule):
     num_frames: int = 24
     height: int = 96
     width: int = 128
-    tokenizer: str = "dct"
 
     def setup(self) -> None:
         jobs = [(i, self.num_frames, self.height, self.width) for i in range(self.num_episodes + NUM_HELD_OUT)]
@@ -56,12 +55,9 @@ class ArmPairs(OrderedDataModule):
         self.frames = np.stack([frames for frames, _ in rendered])
         self.actions = torch.tensor(np.stack([actions for _, actions in rendered]))
         self.latents = torch.stack([encode(frames) for frames in self.frames])
+        self.sample_shape, self.tokenizer = [16, 2, self.height // 8, self.width // 8], "dct"
         steps = self.num_frames - 1
         self._begin(self.num_episodes * steps, NUM_HELD_OUT * steps, [self.num_episodes])
-
-    @property
-    def sample_shape(self) -> list:
-        return [16, 2, self.height // 8, self.width // 8]
 
     def describe(self) -> list:
         return [f"data: {self.num_train_samples} pairs of {self.num_episodes} rendered episodes"]

@@ -13,6 +13,7 @@ number of ranks writes the same files.
 
 import argparse
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from cosmos1.data.command_line import run_command, use_each
@@ -25,6 +26,7 @@ from cosmos1.data.preparing.encoders import (
     add_encoder_options,
     encoder_facts,
     encoder_names,
+    require_t5,
     settle_encoders,
     video_parts,
 )
@@ -33,6 +35,7 @@ from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.preparing.view_text import multiview_text, view_descriptions
 from cosmos1.data.sources.clip_plan import draw_starts
 from cosmos1.data.sources.multiview_clips import (
+    Caption,
     FramePicks,
     MultiviewClip,
     list_clips,
@@ -144,12 +147,14 @@ def dataset_facts(arguments: argparse.Namespace, rig: Rig, planned: "list[Planne
     facts |= encoder_facts(arguments)
     facts["views"] = rig.names
     content = [[item.clip.name, [pick.indices.tolist() for pick in item.picks]] for item in planned]
-    captions = [
-        [caption if isinstance(caption, str) else str(type(caption)) for caption in item.clip.captions.values()]
-        for item in planned
-    ]
+    captions = [[_identity(caption) for caption in item.clip.captions.values()] for item in planned]
     descriptions = [camera.description for camera in rig.cameras]
     return {**facts, "plan_sha256": sha256_of_json([facts, content, captions, descriptions])}
+
+
+def _identity(caption: "Caption | None") -> "str | None":
+    """A JSON value that changes when the caption does."""
+    return caption if caption is None or isinstance(caption, str) else sha256(caption.tobytes()).hexdigest()
 
 
 class SampleWriter:
@@ -216,6 +221,9 @@ class SampleWriter:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    for option in ("caption_tars", "view_embeddings_dir"):
+        if getattr(arguments, option):
+            require_t5(arguments, f"--{option} holds T5 rows")
     settle_encoders(arguments)
     check_sizes(arguments, usual_frames=57)
     rig = choose_rig(arguments)
@@ -229,7 +237,10 @@ def main(arguments: argparse.Namespace) -> None:
     def write(encoder: LatentEncoder, index: int) -> None:
         writer.write(encoder, planned[index // arguments.num_chunks], index)
 
-    write_samples(arguments, dataset_facts(arguments, rig, planned), parts, write)
+    # A large text encoder is not loaded where every text is given.
+    describes = not (arguments.shared_text or arguments.view_embeddings_dir)
+    with_text = describes or any(isinstance(text, str) for item in planned for text in item.clip.captions.values())
+    write_samples(arguments, dataset_facts(arguments, rig, planned), parts, write, with_text)
 
 
 if __name__ == "__main__":

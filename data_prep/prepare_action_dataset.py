@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosmos1.data.command_line import Progress, run_command
-from cosmos1.data.files import sha256_of_json, write_json, write_tensor
-from cosmos1.data.formats.action_frames import read_source_facts
+from cosmos1.data.files import read_facts, sha256_of_json, write_json, write_tensor
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.data.preparing.encoders import add_device_option, choose_device, discrete_tokenizer
 from cosmos1.data.preparing.output_folder import (
@@ -158,7 +157,7 @@ def _picture_size(arguments: argparse.Namespace, episodes: list[Episode]) -> tup
 def dataset_facts(arguments: argparse.Namespace, plan: Plan) -> dict:
     """Return the content of dataset.json, which is also the identity of the run for --resume."""
     rule = ACTION_CONVENTIONS[arguments.action_convention]
-    source = read_source_facts(arguments.dataset_path)
+    source = read_facts(arguments.dataset_path, "Make the tree again, or remove the file.")
     recorded = not all(episode.has_poses for episode in plan.episodes)
     facts = {
         "format": "cosmos action frames",

@@ -16,7 +16,7 @@ from pathlib import Path
 from cosmos1.data.command_line import run_command, use_each
 from cosmos1.data.files import sha256_of_file, sha256_of_json
 from cosmos1.data.preparing.clip_writer import add_sample_options, write_clips
-from cosmos1.data.preparing.encoders import encoder_names, settle_encoders
+from cosmos1.data.preparing.encoders import encoder_names, require_t5, settle_encoders
 from cosmos1.data.preparing.latent_writer import check_sizes
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.sources.captions import read_caption_file
@@ -28,7 +28,7 @@ from cosmos1.data.sources.clip_plan import (
     repeated_chunk_warnings,
 )
 from cosmos1.data.sources.metas_folder import is_metas_folder, read_metas_folder
-from cosmos1.errors import ConfigError, DataError
+from cosmos1.errors import DataError
 
 DEFAULT_PROMPT = "a video of sks."
 
@@ -66,18 +66,6 @@ def describe(path: Path, prompt: str | None) -> DescribedVideo:
     if caption.exists():
         return DescribedVideo(path, read_caption_file(caption), has_caption=True)
     return DescribedVideo(path, DEFAULT_PROMPT if prompt is None else prompt, has_caption=False)
-
-
-def settle_text_encoder(arguments: argparse.Namespace, videos: list[DescribedVideo]) -> None:
-    """Where T5 rows are given, T5 encodes the other texts too. Raises ConfigError when another encoder is asked for."""
-    num_given = sum(video.text_rows is not None for video in videos)
-    if num_given and arguments.text_encoder not in (None, "t5"):
-        raise ConfigError(
-            f"--text_encoder {arguments.text_encoder}: {num_given} of {len(videos)} texts are given as T5 rows, and a "
-            f"folder has one text encoder. Leave the option out, or move {arguments.dataset_path}/t5_xxl away."
-        )
-    if num_given:
-        arguments.text_encoder = "t5"
 
 
 def print_plan(
@@ -128,7 +116,11 @@ def dataset_facts(arguments: argparse.Namespace, planned: list[PlannedVideo]) ->
 
 def main(arguments: argparse.Namespace) -> None:
     videos, problems = read_videos(arguments)
-    settle_text_encoder(arguments, videos)
+    num_given = sum(video.text_rows is not None for video in videos)
+    if num_given:
+        require_t5(
+            arguments, f"{num_given} of {len(videos)} texts are given as T5 rows in {arguments.dataset_path}/t5_xxl"
+        )
     settle_encoders(arguments)
     check_sizes(arguments, usual_frames=121)
     planned, left_out = plan_videos(

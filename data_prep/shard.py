@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cosmos1.data.command_line import Progress, run_command
-from cosmos1.data.files import tensor_bytes, write_json
+from cosmos1.data.files import read_facts, tensor_bytes, write_json
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
 from cosmos1.data.formats.shard_writer import whole_folder, write_energon_metadata, write_shards
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
@@ -102,13 +102,7 @@ def _sample_parts(arguments: argparse.Namespace, name: str) -> Iterator[tuple[st
 
 def _source_facts(folder: Path) -> dict:
     """Return the dataset.json of the folder to pack. Raises DataError when samples have more parts than shards have."""
-    path = folder / "dataset.json"
-    if not path.exists():
-        return {}
-    try:
-        facts = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as a JSON object ({error}). Prepare the folder again.") from error
+    facts = read_facts(folder, "Prepare the folder again.")
     found = facts.get("format", PLAIN_FORMAT)
     if found != PLAIN_FORMAT:
         reader = READERS.get(found, "the data module of its task")

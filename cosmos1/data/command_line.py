@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all command-line programs share: exit codes, how far the work is, and input that cannot be used."""
+"""What programs that work through many items share: exit codes, how far they are, and items that cannot be used."""
 
 import argparse
 import multiprocessing
@@ -14,6 +14,7 @@ from cosmos1.errors import DataError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+NAMES_SHOWN = 5
 
 
 class Progress:
@@ -53,15 +54,18 @@ def for_each(work: Callable[[int], None], numbers: Sequence[int], unit: str, num
         return
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(min(num_processes, len(numbers)), context) as pool:
-        started = [pool.submit(work, number) for number in numbers]
         try:
-            for done in futures.as_completed(started):
+            for done in futures.as_completed([pool.submit(work, number) for number in numbers]):
                 done.result()
                 progress.advance()
         except BrokenProcessPool as error:
             raise DataError(
                 f"one of {num_processes} processes was killed, perhaps for want of memory; use fewer --num_processes"
             ) from error
+        except BaseException:
+            # Without this the error would come out when all the rest is done.
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def run_command(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
@@ -89,3 +93,9 @@ def use_each(
                 raise
             failures.append(str(error))
     return results, failures
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first few of many names, for a message."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more if names else "none"

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict
 
 from cosmos1.errors import DataError
 
@@ -16,6 +16,17 @@ def read_json(path: Path, advice: str, where: str = "") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{where or path}: cannot be read as JSON ({error}). {advice}") from error
+
+
+def read_facts(folder: Path, advice: str) -> Dict[str, Any]:
+    """What dataset.json of a folder records; empty where there is none. Raises DataError, ending in `advice`."""
+    path = folder / "dataset.json"
+    if not path.exists():
+        return {}
+    facts = read_json(path, advice)
+    if not isinstance(facts, dict):
+        raise DataError(f"{path}: holds a {type(facts).__name__}, an object is needed. {advice}")
+    return facts
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -25,9 +25,10 @@ def load_plain_pickle(content: bytes, where: str, allowed: Optional[Dict[str, An
 
     try:
         return Restricted(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:
+        # Damaged content can raise anything, says the documentation of pickle.
         raise DataError(f"{where}: cannot be unpickled ({error!r}). Get the file again.") from error
 
 

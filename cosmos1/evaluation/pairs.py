@@ -6,12 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Tuple
 
+from cosmos1.data.command_line import first_names
 from cosmos1.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
-
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def find_pairs(generated_dir: Path, reference_dir: Path, alignment: Alignment) -
     common = sorted(generated & reference)
     if not common:
         raise DataError(
-            f"no file name is both in --generated {generated_dir} ({_some(generated)}) and in --reference "
-            f"{reference_dir} ({_some(reference)}). Give each generated video the file name of its reference."
+            f"no file name is both in --generated {generated_dir} ({first_names(sorted(generated))}) and in --reference "
+            f"{reference_dir} ({first_names(sorted(reference))}). Give each generated video the file name of its reference."
         )
     pairs, problems, notes = [], [], []
     for name in common:
@@ -101,11 +100,6 @@ def _names(folder: Path, option: str) -> "set[str]":
     if not names:
         raise DataError(f"{option} {folder}: no *.mp4 directly inside. Give the folder that holds the mp4 files.")
     return names
-
-
-def _some(names: "set[str]") -> str:
-    shown = sorted(names)[:NAMES_SHOWN]
-    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def _check_pair(generated: Path, reference: Path, alignment: Alignment) -> Tuple[VideoPair, List[str], List[str]]:

@@ -130,7 +130,7 @@ def test_validation_is_the_same_with_workers_and_for_every_rank(shards):
 def test_bad_sample_stops_or_is_counted(shards):
     # Other latents than the recipe needs, from the second sample on.
     module = build(shards, num_workers=1)
-    module._shape = [16, 9, 4, 6]
+    module.sample_shape = [16, 9, 4, 6]
     with pytest.raises(DataError, match=r"is \(16, 2, 4, 6\) but the first sample is \(16, 9, 4, 6\)") as caught:
         next(module.train_batches(0, 1, 0))
     assert "Traceback" not in str(caught.value)

@@ -265,6 +265,12 @@ def test_a_process_ends_although_its_workers_do_not_hear_termination(tmp_path, e
     assert "DataLoader worker" not in ended.stderr
 
 
+def test_facts_that_are_no_object(latent_folder):
+    (latent_folder / "dataset.json").write_text("[1]")
+    with pytest.raises(DataError, match="dataset.json: holds a list, an object is needed"):
+        build(latent_folder)
+
+
 @pytest.mark.parametrize("name, value", [("tokenizer", "cosmos_cv8x8x8"), ("text_encoder", "t5"), ("height", 64)])
 def test_held_out_folder_of_other_facts(latent_folder, tmp_path, name, value):
     facts = {"num_samples": 1, "tokenizer": "dct", "text_encoder": "hashed", "height": 32}

@@ -4,6 +4,9 @@
 import json
 import os
 import signal
+import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +68,19 @@ def die(number: int) -> None:
 def test_a_killed_process_ends_the_work():
     with pytest.raises(DataError, match="use fewer --num_processes"):
         for_each(die, range(3), "clips", num_processes=2)
+
+
+def fail_or_write(folder: Path, number: int) -> None:
+    if number == 0:
+        raise DataError("the first cannot be used")
+    time.sleep(0.05)
+    (folder / str(number)).touch()
+
+
+def test_an_error_is_not_kept_back_until_the_rest_is_done(tmp_path):
+    with pytest.raises(DataError, match="the first cannot be used"):
+        for_each(partial(fail_or_write, tmp_path), range(200), "clips", num_processes=2)
+    assert len(list(tmp_path.iterdir())) < 100
 
 
 @pytest.mark.parametrize("direction, side", [(1, "to the right"), (-1, "to the left")])

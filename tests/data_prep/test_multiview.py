@@ -284,6 +284,12 @@ def test_a_damaged_view_is_named_and_the_other_clips_are_used(recordings, tmp_pa
     assert used == ["0", "2", "3"]
 
 
+@pytest.mark.parametrize("option", ["--caption_tars", "--view_embeddings_dir"])
+def test_given_rows_need_the_same_encoder_for_the_other_texts(recordings, tmp_path, option):
+    with pytest.raises(ConfigError, match=f"--text_encoder hashed: {option} holds T5 rows, and a folder has one"):
+        prepare(recordings, tmp_path / "out", option, str(tmp_path), "--text_encoder", "hashed")
+
+
 def test_view_embedding_files(tmp_path):
     rows = torch.zeros(1, 512, 1024)
     rows[0, :7] = 1

@@ -87,12 +87,14 @@ def test_captions_alone_are_encoded(root, tmp_path, capsys):
 
 def test_rows_of_one_encoder_are_not_mixed_with_those_of_another(root, tmp_path):
     (root / "t5_xxl/a.pickle").unlink()
-    with pytest.raises(ConfigError, match="--text_encoder hashed: 1 of 2 texts are given as T5 rows, and a folder has"):
+    with pytest.raises(
+        ConfigError, match="--text_encoder hashed: 1 of 2 texts are given as T5 rows in .*t5_xxl, and a folder has"
+    ):
         prepare(root, tmp_path / "out", "--text_encoder", "hashed")
+    # T5, then, which is not there: the weight-free encoder would not have asked for weights.
+    with pytest.raises(DataError, match="away"):
+        prepare(root, tmp_path / "out", "--text_encoder_dir", str(tmp_path / "away"))
     assert not (tmp_path / "out").exists()
-    arguments = prepare_dataset.build_parser().parse_args(["--dataset_path", str(root)])
-    prepare_dataset.settle_text_encoder(arguments, prepare_dataset.read_videos(arguments)[0])
-    assert arguments.text_encoder == "t5"
 
 
 def test_files_of_rows(tmp_path):
@@ -121,6 +123,7 @@ def npy(array):
     [
         ("b.pickle", pickle.dumps([Harmful()]), "holds a builtins.print, which is not loaded"),
         ("b.pickle", pickle.dumps([rows(0)])[:-500], "cannot be unpickled"),
+        ("b.pickle", pickle.dumps([rows(0)], 2).replace(b"latin1", b"l3tin1"), "cannot be unpickled .LookupError"),
         ("b.pickle", pickle.dumps([rows(0), rows(1)]), "holds 2 arrays, one is needed"),
         ("b.pickle", pickle.dumps({"text": 1}), "holds a dict, an array of floating-point numbers"),
         ("b.pickle", pickle.dumps([rows(0, width=4096)]), r"shape \(5, 4096\), \(512, 1024\) or fewer .*T5-XXL"),

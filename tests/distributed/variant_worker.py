@@ -47,12 +47,11 @@ SIGNALS = {
 class SignalSamples(OrderedDataModule):
     """Generated samples whose latents depend on their control signals."""
 
-    tokenizer: str = "dct"
     num_views: int = 1
     signals: List[str] = field(default_factory=list)
 
     def setup(self) -> None:
-        self._shape = [16, self.num_views * FRAMES, HEIGHT, WIDTH]
+        self.sample_shape = [16, self.num_views * FRAMES, HEIGHT, WIDTH]
         self._begin(16, 4, "generated")
 
     def describe(self) -> List[str]:

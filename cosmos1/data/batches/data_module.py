@@ -23,8 +23,11 @@ class DataModule:
 
     A subclass implements `setup`, which ends with `_begin`, and `_load_sample`, which runs in a worker; `train_batches`
     with `close`, and the part of the state that each rank has for itself. `max_bad_samples` training samples that cannot
-    be used are replaced; one more stops the run. `repeat` allows fewer samples than a global batch. `setup` also sets
-    `_shape` and `_facts` (what dataset.json records), unless the subclass has its own `sample_shape` and `tokenizer`.
+    be used are replaced; one more stops the run. `repeat` allows fewer samples than a global batch.
+
+    After `setup` there are `num_train_samples`, `num_validation_samples`, and two facts that `setup` of each subclass
+    states: `sample_shape`, [C, t, h, w] of a latent or [t, h, w] of a token grid, and `tokenizer`, the name of the video
+    tokenizer that made the samples, None where the data do not say.
     """
 
     path: str
@@ -51,16 +54,6 @@ class DataModule:
         self._fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         self._loader = None
         self.num_bad_samples = 0
-
-    @property
-    def sample_shape(self) -> List[int]:
-        """Shape [C, t, h, w] of a latent, or [t, h, w] of a token grid; known after `setup`."""
-        return self._shape
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the video tokenizer that made the samples, None where the data do not say; known after `setup`."""
-        return self._facts.get("tokenizer")
 
     @property
     def num_views(self) -> int:

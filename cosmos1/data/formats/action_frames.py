@@ -2,12 +2,9 @@
 """What a network for action control was trained on: kept in every checkpoint, so that generation does the same."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from cosmos1.data.files import read_json
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
-from cosmos1.errors import DataError
 
 BRIDGE_CONTROL_RATE_HZ = 5.0
 STATE_KEY, NOT_RECORDED = "action_frames", "not recorded"
@@ -43,20 +40,6 @@ class ActionFrames:
         if self.action_offset is not None:
             lines.append(f"actions: recorded action * {self.action_scale} + {self.action_offset}")
         return lines
-
-
-def read_source_facts(tree: Path) -> Dict[str, Any]:
-    """The dataset.json of a Bridge tree, as data_prep/lerobot.py writes it; empty where there is none.
-
-    Raises DataError when it cannot be read.
-    """
-    path = tree / "dataset.json"
-    if not path.exists():
-        return {}
-    facts = read_json(path, "Make the tree again, or remove the file.")
-    if not isinstance(facts, dict):
-        raise DataError(f"{path}: holds a {type(facts).__name__}, an object is needed. Make the tree again.")
-    return facts
 
 
 def normalization_of(facts: Dict[str, Any]) -> Dict[str, Any]:

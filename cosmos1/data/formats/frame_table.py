@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from cosmos1.data.files import read_json
+from cosmos1.data.files import read_facts, read_json
 from cosmos1.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def open_frame_table(folder: Path) -> FrameTable:
     for path, name in ((folder / "actions.pt", "actions.pt"), (paths[0] if paths else None, "tokenized-frames.pt")):
         if path is None or not path.is_file():
             raise DataError(f"data.path={folder}: there is no {name}. {PREPARE_WITH}")
-    record = folder / "dataset.json"
-    facts = read_json(record, PREPARE_WITH) if record.exists() else {}
+    facts = read_facts(folder, PREPARE_WITH)
     _check_number_of_shards(folder, paths, facts)
     actions = _load(folder / "actions.pt")
     if actions.ndim != 2:

@@ -7,14 +7,13 @@ Used by every data module that reads latents. Shapes: C = 16 channels, t latent 
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Optional, Union
 
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS
 from cosmos1.data.files import read_json
 from cosmos1.data.text_rows import check_text_shape
 from cosmos1.errors import DataError
 
 LATENT_CHANNELS = 16
 SPATIAL_FACTOR = 8
-NUM_TEXT_TOKENS = 512
-TEXT_WIDTH = 1024
 LARGEST_PLAUSIBLE_LATENT = 1e3
 LATENT_PART, TOKENS_PART = "video_latent.pth", "video_tokens.pth"
 TEXT_PARTS = ("t5_text_embeddings.pth", "t5_text_mask.pth")

@@ -4,7 +4,8 @@
 from pathlib import Path
 from typing import Any
 
-from cosmos1.data.formats.latent_sample import NUM_TEXT_TOKENS, TEXT_WIDTH, load_tensor
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
+from cosmos1.data.formats.latent_sample import load_tensor
 from cosmos1.errors import DataError
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a folder of video tokens says about itself, and the sequence of ids that Video2World trains on."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 
+from cosmos1.data.files import read_facts
 from cosmos1.errors import DataError
 from cosmos1.models.autoregressive.config import GPTConfig
 
@@ -36,18 +36,14 @@ class TokenFacts:
 
 def read_token_facts(folder: Path) -> TokenFacts:
     """Read dataset.json of a folder, if there is one. Raises DataError when it is not what this suite writes."""
-    path = folder / "dataset.json"
-    if not path.exists():
-        return TokenFacts()
-    try:
-        found = json.loads(path.read_text())
-        facts = TokenFacts(**{name: found.get(name) for name in TokenFacts.__dataclass_fields__})
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as a JSON object ({error}). Prepare the folder again.") from error
+    found = read_facts(folder, "Prepare the folder again.")
+    facts = TokenFacts(**{name: found.get(name) for name in TokenFacts.__dataclass_fields__})
     for name in ("latent_shape", "compression"):
         value = getattr(facts, name)
         if value is not None and not _are_three_sizes(value):
-            raise DataError(f"{path}: {name} is {value}, three whole numbers are needed. Prepare the folder again.")
+            raise DataError(
+                f"{folder / 'dataset.json'}: {name} is {value}, three whole numbers are needed. Prepare the folder again."
+            )
     return facts
 
 

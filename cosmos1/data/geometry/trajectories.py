@@ -12,14 +12,13 @@ from typing import Dict
 
 import numpy as np
 
+from cosmos1.conditioning.settings import NUM_POINTS, TRAJECTORY_VALUES
 from cosmos1.data.geometry.rotations import rotation_of_quaternion
 from cosmos1.errors import ConfigError, DataError
 
-NUM_POINTS = 64
 STEP_SECONDS = 0.1
 HORIZON_SECONDS = NUM_POINTS * STEP_SECONDS
 AXIS_SCALES = np.array([10.0, 4.0, 1.0])
-NUM_VALUES = NUM_POINTS * 3
 LARGEST_GAP_SECONDS = 0.2
 LARGEST_QUATERNION_ERROR = 1e-3
 
@@ -93,7 +92,7 @@ def trajectory_of_track(track: EgoTrack, start_us: int, where: str) -> np.ndarra
 
 def encode_positions(positions: np.ndarray) -> np.ndarray:
     """Positions (64, 3) in metres to the 192 numbers, float32."""
-    return (positions / AXIS_SCALES).reshape(NUM_VALUES).astype(np.float32)
+    return (positions / AXIS_SCALES).reshape(TRAJECTORY_VALUES).astype(np.float32)
 
 
 def decode_positions(trajectory: np.ndarray) -> np.ndarray:

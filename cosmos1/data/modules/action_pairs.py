@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.data.batches.ordered import OrderedDataModule
 from cosmos1.data.batches.sampler import held_out_names
 from cosmos1.data.formats.action_frames import (
@@ -19,7 +20,7 @@ from cosmos1.data.formats.action_frames import (
     with_frames,
 )
 from cosmos1.data.formats.frame_table import PREPARE_WITH, FrameTable, open_frame_table
-from cosmos1.data.formats.latent_sample import NUM_TEXT_TOKENS, SPATIAL_FACTOR, TEXT_WIDTH, check_latent, finish_sample
+from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR, check_latent, finish_sample
 from cosmos1.data.formats.token_facts import VOCABULARY_SIZE, video2world_ids
 from cosmos1.errors import ConfigError, DataError
 
@@ -45,6 +46,7 @@ class ActionWindows(OrderedDataModule):
         if self.num_frames < 2:
             raise ConfigError(f"data.num_frames={self.num_frames}: an action needs a frame before it and one after it.")
         self._table = self._open(self.path)
+        self.tokenizer = self._table.facts.get("tokenizer")
         names = [episode.name for episode in self._table.episodes]
         if self.validation_path:
             self._held_out_table, held_out = self._open(self.validation_path), None
@@ -100,11 +102,6 @@ class ActionWindows(OrderedDataModule):
         return table.facts.get("action_convention", NOT_RECORDED)
 
     @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the tokenizer that made the frames, None where dataset.json does not say."""
-        return self._table.facts.get("tokenizer")
-
-    @property
     def frame_rate(self) -> float:
         """Frames per second, known after `setup`."""
         source = self._table.facts.get("source", {})
@@ -157,11 +154,11 @@ class ActionPairsDataModule(ActionWindows):
                 f"Prepare the folder with a continuous tokenizer (--tokenizer dct or cosmos_cv8x8x8)."
             )
 
-    @property
-    def sample_shape(self) -> List[int]:
-        """Shape [16, F, h, w] of a latent, known after `setup`."""
+    def setup(self) -> None:
+        """Open the folder and list the windows. Raises DataError or ConfigError; reads no frame."""
+        super().setup()
         channels, _, height, width = self._table.frame_shape
-        return [channels, self.num_frames, height, width]
+        self.sample_shape = [channels, self.num_frames, height, width]
 
     def state_dict(self, consumed_samples: int) -> Dict[str, Any]:
         """As the base class, with what generation must know of frames and actions."""
@@ -198,10 +195,10 @@ class ActionTokensDataModule(ActionWindows):
                 f"Prepare the folder with a discrete tokenizer. {PREPARE_WITH}"
             )
 
-    @property
-    def sample_shape(self) -> List[int]:
-        """Grid [F, h, w] of the codes of a sample, known after `setup`."""
-        return [self.num_frames, *self._table.frame_shape[1:]]
+    def setup(self) -> None:
+        """Open the folder and list the windows. Raises DataError or ConfigError; reads no frame."""
+        super().setup()
+        self.sample_shape = [self.num_frames, *self._table.frame_shape[1:]]
 
     @property
     def compression(self) -> Optional[List[int]]:

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple
 
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.data.batches.ordered import OrderedDataModule
+from cosmos1.data.files import read_facts
 from cosmos1.data.formats.action_frames import (
     BRIDGE_CONTROL_RATE_HZ,
     ActionFrames,
     normalization_of,
-    read_source_facts,
     with_frames,
 )
-from cosmos1.data.formats.latent_sample import LATENT_CHANNELS, NUM_TEXT_TOKENS, SPATIAL_FACTOR, TEXT_WIDTH
+from cosmos1.data.formats.latent_sample import LATENT_CHANNELS, SPATIAL_FACTOR
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS, BRIDGE_ACTION_DIM
 from cosmos1.data.sources.bridge import (
     Episode,
@@ -65,8 +66,12 @@ class BridgePixelsDataModule(OrderedDataModule):
     def setup(self) -> None:
         """Read all annotations and list the windows. Raises DataError or ConfigError; no video is opened."""
         self._check_settings()
+        # The frames become latents one by one, and pixels go with any tokenizer.
+        height, width = self.video_size
+        self.sample_shape = [LATENT_CHANNELS, self.num_frames, height // SPATIAL_FACTOR, width // SPATIAL_FACTOR]
+        self.tokenizer = None
         root = Path(self.path)
-        self._source = read_source_facts(root)
+        self._source = read_facts(root, "Make the tree again, or remove the file.")
         self._train, self._skipped = read_episodes(root, self.split, self.action_dim)
         self._train_windows = self._windows(self._train, self.split, 1)
         self._held_out: List[Episode] = []
@@ -115,17 +120,6 @@ class BridgePixelsDataModule(OrderedDataModule):
                 f"with {longest.num_frames}. Lower data.num_frames or data.sequence_interval."
             )
         return windows
-
-    @property
-    def sample_shape(self) -> List[int]:
-        """Shape [16, F, h, w] of the latents that the frames, tokenised one by one, become."""
-        height, width = self.video_size
-        return [LATENT_CHANNELS, self.num_frames, height // SPATIAL_FACTOR, width // SPATIAL_FACTOR]
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """None: pixels go with any tokenizer."""
-        return None
 
     @property
     def frame_rate(self) -> float:

@@ -2,29 +2,22 @@
 """What the data modules of networks without control signals share: clips of one token grid."""
 
 from dataclasses import dataclass
-from typing import List, Optional
 
 from cosmos1.data.batches.ordered import OrderedDataModule
+from cosmos1.data.formats.token_facts import TokenFacts, check_num_tokens
 
 
 @dataclass
 class ClipTokensDataModule(OrderedDataModule):
     """Feeds clips of S video tokens each.
 
-    `setup` of a subclass notes what dataset.json says (`_facts`, a TokenFacts) and S (`_num_tokens`).
+    `sample_shape` is [S] where dataset.json does not state the grid; `compression` are the pixel frames, rows and columns
+    per token, None where it does not say.
     """
 
-    @property
-    def sample_shape(self) -> List[int]:
-        """Token grid [t, h, w], or [S] when dataset.json does not state it; known after `setup`."""
-        return self._facts.latent_shape or [self._num_tokens]
-
-    @property
-    def tokenizer(self) -> Optional[str]:
-        """Name of the video tokenizer that made the tokens, None where dataset.json does not say."""
-        return self._facts.tokenizer
-
-    @property
-    def compression(self) -> Optional[List[int]]:
-        """Pixel frames, rows and columns per token, None where dataset.json does not say."""
-        return self._facts.compression
+    def _note_facts(self, facts: TokenFacts, num_tokens: int, first: str) -> None:
+        """Note what dataset.json says of clips of S tokens. Raises DataError unless S fits `first`, the first clip."""
+        check_num_tokens(facts, num_tokens, first)
+        self._facts, self._num_tokens = facts, num_tokens
+        self.sample_shape, self.tokenizer = facts.latent_shape or [num_tokens], facts.tokenizer
+        self.compression = facts.compression

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from cosmos1.data.batches.data_module import DataModule
 from cosmos1.data.batches.loader import stack_samples, termination_blocked
-from cosmos1.data.files import read_json
+from cosmos1.data.files import read_facts
 from cosmos1.errors import CheckpointError, ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -50,11 +50,10 @@ class EnergonDataModule(DataModule):
             )
         first = self._train_shards[0]
         sample = decode_sample(read_shard_sample(self._folder / first, 0), f"{first}/0", 0, False, self.latent_shape)
-        record = self._folder / "dataset.json"
-        self._facts = read_json(record, "Write the shards again.") if record.exists() else {}
-        self._shape = shape_of_samples(sample, self._facts)
+        self._facts = read_facts(self._folder, "Write the shards again.")
+        self.sample_shape, self.tokenizer = shape_of_samples(sample, self._facts), self._facts.get("tokenizer")
         self._rank_state: Optional[Dict[str, Any]] = None
-        self._begin(num_train, len(self._held_out), [dict(sorted(counts.items())), parts, self._shape])
+        self._begin(num_train, len(self._held_out), [dict(sorted(counts.items())), parts, self.sample_shape])
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
@@ -62,7 +61,7 @@ class EnergonDataModule(DataModule):
         return [
             f"data: {self.path}: {self.num_train_samples} training samples in {len(self._train_shards)} shards",
             f"data: {len(self._held_out)} validation samples {held_out}",
-            f"data: shape of a sample {tuple(self._shape)}",
+            f"data: shape of a sample {tuple(self.sample_shape)}",
             f"data: tokenizer {self._facts.get('tokenizer', 'not recorded')}, text encoder "
             f"{self._facts.get('text_encoder', 'not recorded')}",
         ]
@@ -139,7 +138,7 @@ class EnergonDataModule(DataModule):
             shuffle_over_epochs_multiplier=1 if self.shuffle else None,
             parallel_shard_iters=None if self.shuffle else 1,
             max_samples_per_sequence=None,
-            task_encoder=LatentTaskEncoder(self.require_conditioning_latent, self._shape),
+            task_encoder=LatentTaskEncoder(self.require_conditioning_latent, self.sample_shape),
         )
         return get_savable_loader(dataset, prefetch_factor=self.prefetch_factor, watchdog_timeout_seconds=None)
 
@@ -184,7 +183,7 @@ class EnergonDataModule(DataModule):
         shard, place = self._held_out[index]
         parts = read_shard_sample(self._folder / shard, place)
         where = f"{self._folder / shard}/{place}"
-        return decode_sample(parts, where, position, self.require_conditioning_latent, self._shape)
+        return decode_sample(parts, where, position, self.require_conditioning_latent, self.sample_shape)
 
 
 def _stop_command_threads(command_queues: List[Any]) -> None:

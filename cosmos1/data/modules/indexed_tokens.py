@@ -17,7 +17,6 @@ import numpy as np
 from cosmos1.data.formats.indexed_file import find_prefixes, read_lengths
 from cosmos1.data.formats.token_facts import (
     VOCABULARY_SIZE,
-    check_num_tokens,
     describe_grid,
     read_token_facts,
     unigram_entropy,
@@ -40,11 +39,10 @@ class IndexedTokensDataModule(ClipTokensDataModule):
 
     def setup(self) -> None:
         """Check the files and split the documents. Raises DataError or ConfigError; reads no tokens."""
-        self._facts = read_token_facts(Path(self.path))
         prefixes = find_prefixes(self.path)
         lengths = [read_lengths(prefix) for prefix in prefixes]
-        self._num_tokens = _common_length(prefixes, lengths)
-        check_num_tokens(self._facts, self._num_tokens, f"{prefixes[0]}.idx: document 0")
+        num_tokens, first = _common_length(prefixes, lengths), f"{prefixes[0]}.idx: document 0"
+        self._note_facts(read_token_facts(Path(self.path)), num_tokens, first)
         self._num_documents = sum(len(of_folder) for of_folder in lengths)
         shares = _parse_split(self.split_string)
         splits = [build_clip_datasets(prefix, self._num_tokens, shares) for prefix in prefixes]

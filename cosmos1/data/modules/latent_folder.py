@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional
 
 from cosmos1.data.batches.ordered import OrderedDataModule
 from cosmos1.data.batches.sampler import held_out_names
-from cosmos1.data.files import read_json
+from cosmos1.data.files import read_facts
 from cosmos1.data.formats.latent_sample import (
     CONDITIONING_PART,
     REQUIRED_PARTS,
@@ -26,6 +26,8 @@ from cosmos1.data.formats.latent_sample import (
     read_info,
 )
 from cosmos1.errors import DataError
+
+PREPARE_AGAIN = "Delete it or prepare the folder again."
 
 
 @dataclass
@@ -49,12 +51,13 @@ class LatentFolderDataModule(OrderedDataModule):
         self._shape = self._first_shape(names[0])
         videos = {name: read_info(self._folder / f"{name}.info.json")["video_path"] for name in names}
         self._num_videos = len(set(videos.values()))
-        self._facts = _read_dataset_facts(self._folder)
+        self._facts = read_facts(self._folder, PREPARE_AGAIN)
+        self.sample_shape, self.tokenizer = self._shape, self._facts.get("tokenizer")
         if self.validation_path:
             self._validation_folder = Path(self.validation_path)
             self._train = names
             self._validation, _ = _scan(self._validation_folder, self._parts())
-            self._check_alike(_read_dataset_facts(self._validation_folder))
+            self._check_alike(read_facts(self._validation_folder, PREPARE_AGAIN))
             self._num_validation_videos = 0
         else:
             self._validation_folder = self._folder
@@ -159,11 +162,3 @@ def _first_shape(folder: Path, name: str, required: Optional[List[int]]) -> List
             f"{8 * (t - 1) + 1} --height {8 * h} --width {8 * w}, or set data.latent_shape={shape}."
         )
     return shape
-
-
-def _read_dataset_facts(folder: Path) -> Dict[str, Any]:
-    path = folder / "dataset.json"
-    if not path.exists():
-        return {}
-    facts = read_json(path, "Delete it or prepare the folder again.")
-    return facts if isinstance(facts, dict) else {}

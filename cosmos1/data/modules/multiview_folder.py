@@ -13,16 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from cosmos1.data.formats.latent_sample import (
-    CONDITIONING_PART,
-    NUM_TEXT_TOKENS,
-    check_latent,
-    finish_sample,
-    load_tensor,
-    read_info,
-)
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TRAJECTORY_VALUES
+from cosmos1.data.formats.latent_sample import CONDITIONING_PART, check_latent, finish_sample, load_tensor, read_info
 from cosmos1.data.formats.multiview_sample import load_vector, load_view_text
-from cosmos1.data.geometry.trajectories import NUM_VALUES
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 
@@ -49,13 +42,9 @@ class MultiviewFolderDataModule(LatentFolderDataModule):
         kept = self.views_per_sample
         if kept is not None and not 1 <= kept <= self._num_views:
             raise ConfigError(f"data.views_per_sample={kept}: the samples of {self.path} have {self._num_views} views.")
-        self._load(self._folder, self._train[0], 0)
-
-    @property
-    def sample_shape(self) -> List[int]:
-        """Shape [16, V*t, h, w] of the latent of a sample, known after `setup`."""
         channels, frames, h, w = self._shape
-        return [channels, frames // self._num_views * self.num_views, h, w]
+        self.sample_shape = [channels, frames // self._num_views * self.num_views, h, w]
+        self._load(self._folder, self._train[0], 0)
 
     @property
     def num_views(self) -> int:
@@ -121,7 +110,7 @@ class MultiviewFolderDataModule(LatentFolderDataModule):
             sample["gt_latent"] = load_tensor(folder / f"{name}.{CONDITIONING_PART}")
             check_latent(sample["gt_latent"], f"{where}: conditioning_latent", list(latent.shape), "its video_latent")
         if self.with_trajectory:
-            sample["trajectory"] = load_vector(folder, name, "trajectory", NUM_VALUES)
+            sample["trajectory"] = load_vector(folder, name, "trajectory", TRAJECTORY_VALUES)
         return sample
 
     def _view_indices(self, views: List[str], where: str) -> List[int]:

@@ -16,7 +16,6 @@ from typing import Any, Dict, List, Optional
 from cosmos1.data.formats.latent_sample import load_tensor, pad_text
 from cosmos1.data.formats.token_facts import (
     VOCABULARY_SIZE,
-    check_num_tokens,
     describe_grid,
     read_token_facts,
     video2world_layout,
@@ -41,7 +40,6 @@ class TokenClipsDataModule(ClipTokensDataModule):
         """Find the samples. Raises DataError; reads no sample but the first."""
         self._folder = Path(self.path)
         self._planned = _read_metadata(self._folder)
-        self._facts = read_token_facts(self._folder)
         self._names = {split: _finished_names(self._folder, split, self._planned[split]) for split in SPLITS}
         for split in ("train", "val"):
             if not self._names[split]:
@@ -50,8 +48,7 @@ class TokenClipsDataModule(ClipTokensDataModule):
                     f"metadata.json plans {self._planned[split]}. Prepare the folder again with --resume."
                 )
         first = self._folder / f"{self._names['train'][0]}.pt"
-        self._num_tokens = len(_codes_of(first, None))
-        check_num_tokens(self._facts, self._num_tokens, str(first))
+        self._note_facts(read_token_facts(self._folder), len(_codes_of(first, None)), str(first))
         identity = [self._names["train"], self._num_tokens, self._facts.plan_sha256]
         self._begin(len(self._names["train"]), len(self._names["val"]), identity)
 

@@ -11,13 +11,13 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
+from cosmos1.conditioning.settings import TRAJECTORY_VALUES
 from cosmos1.data.formats.camera_sample import CAMERAS_PART, load_cameras
 from cosmos1.data.formats.latent_sample import TEXT_PARTS, TOKENS_PART, load_tensor, pad_text, read_info
 from cosmos1.data.formats.multiview_sample import load_vector, load_view_text
 from cosmos1.data.formats.token_facts import VOCABULARY_SIZE, video2world_sample
 from cosmos1.data.geometry.cameras import TEMPORAL_FACTOR, plucker_embeddings
 from cosmos1.data.geometry.letterbox import letterbox, padding_mask
-from cosmos1.data.geometry.trajectories import NUM_VALUES
 from cosmos1.data.modules.camera_folder import check_scale
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import DataError
@@ -136,14 +136,10 @@ class MultiviewTokensDataModule(TokenFolderDataModule):
                 f"{self.path}: sample {first}: {self._shape[0]} frames of tokens and {self._num_views} views; the frames "
                 "must be a multiple of the views. Prepare the folder with data_prep/multiview.py."
             )
+        frames, h, w = self._shape
+        self.sample_shape = [frames // self._num_views, self._num_views, h, w]
         self._cameras = list(self.cameras) if self.cameras is not None else list(recorded)
         self._load(self._folder, first, 0)
-
-    @property
-    def sample_shape(self) -> List[int]:
-        """Grid [t, V, h, w] of the tokens of a sample, known after `setup`."""
-        frames, h, w = self._shape
-        return [frames // self._num_views, self._num_views, h, w]
 
     @property
     def num_views(self) -> int:
@@ -175,5 +171,5 @@ class MultiviewTokensDataModule(TokenFolderDataModule):
         sample["t5_text_embeddings"], _ = load_view_text(folder, name, self._num_views)
         sample["view_indices"] = torch.tensor([self._cameras.index(view) for view in views])
         if self.with_trajectory:
-            sample["trajectory"] = load_vector(folder, name, "trajectory", NUM_VALUES)
+            sample["trajectory"] = load_vector(folder, name, "trajectory", TRAJECTORY_VALUES)
         return sample

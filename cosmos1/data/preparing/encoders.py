@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from cosmos1.data.formats.latent_sample import CONDITIONING_PART, LATENT_PART, NUM_TEXT_TOKENS, TEXT_PARTS, TOKENS_PART
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS
+from cosmos1.data.formats.latent_sample import CONDITIONING_PART, LATENT_PART, TEXT_PARTS, TOKENS_PART
 from cosmos1.data.preparing.output_folder import add_folder_options
 from cosmos1.errors import ConfigError
 from cosmos1.models.tokenizers.discrete import DISCRETE_TOKENIZER_NAMES
@@ -59,6 +60,18 @@ def settle_encoders(arguments: argparse.Namespace) -> None:
     """Replace encoders that were left open by their defaults."""
     arguments.tokenizer = arguments.tokenizer or ("cosmos_cv8x8x8" if arguments.tokenizer_dir else "dct")
     arguments.text_encoder = arguments.text_encoder or ("hashed" if is_weight_free(arguments.tokenizer) else "t5")
+
+
+def require_t5(arguments: argparse.Namespace, why: str) -> None:
+    """Let T5 encode the texts that are not given as T5 rows: a folder has one text encoder.
+
+    `why` says which texts are given, and what to do otherwise. Raises ConfigError when another encoder is asked for.
+    """
+    if arguments.text_encoder not in (None, "t5"):
+        raise ConfigError(
+            f"--text_encoder {arguments.text_encoder}: {why}, and a folder has one text encoder. Leave the option out."
+        )
+    arguments.text_encoder = "t5"
 
 
 def writes_tokens(arguments: argparse.Namespace) -> bool:

@@ -51,12 +51,13 @@ def write_samples(
     facts: Dict[str, Any],
     parts: Sequence[str],
     write_sample: Callable[[LatentEncoder, int], None],
+    with_text: bool = True,
 ) -> None:
     """Write this rank's share of the `facts["num_samples"]` samples of a planned folder, as far as files are missing.
 
-    `parts` are the files that a finished sample has. A sample that fails with a DataError is reported at the end (with
-    --strict it stops the run). Raises DataError when no rank has written anything, ConfigError for a folder in use;
-    encoders that cannot be built leave no folder.
+    `parts` are the files that a finished sample has; `with_text` says that there are texts to be encoded. A sample that
+    fails with a DataError is reported at the end (with --strict it stops the run). Raises DataError when no rank has
+    written anything, ConfigError for a folder in use; encoders that cannot be built leave no folder.
     """
     rank, world_size = rank_and_world_size()
     folder = arguments.output_path
@@ -64,7 +65,7 @@ def write_samples(
         check_output_folder(folder, facts, arguments.resume)
     owned = share_of_rank(facts["num_samples"], rank, world_size)
     missing = unfinished_samples(folder, owned, parts)
-    encoder = LatentEncoder(arguments) if missing else None
+    encoder = LatentEncoder(arguments, with_text) if missing else None
     claim_output_folder(folder, facts, arguments.resume, rank)
     progress = Progress(len(missing), "samples", enabled=rank == 0)
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional, Tuple
 
-from cosmos1.data.formats.latent_sample import NUM_TEXT_TOKENS, TEXT_WIDTH, load_tensor
+from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
+from cosmos1.data.formats.latent_sample import load_tensor
 from cosmos1.data.geometry.rigs import Rig
 from cosmos1.data.sources.multiview_clips import Caption
 from cosmos1.errors import DataError

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
+from cosmos1.data.command_line import first_names
 from cosmos1.data.files import read_json
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS, BRIDGE_ACTION_DIM, bridge_actions
 from cosmos1.errors import ConfigError, DataError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 LARGEST_ACTION_DIFFERENCE = 1e-4
 STATE_FILE_WIDTH = 8
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,6 @@ def _check_video_folders(root: Path, split: str, annotated: "set[str]") -> None:
             f"{len(missing)} annotations have no video folder ({first_names(missing)}). Download the missing files, or move "
             f"the others away."
         )
-
-
-def first_names(names: List[str]) -> str:
-    """The first few of many names, for a message."""
-    return "none" if not names else ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
 def read_episode(root: Optional[Path], path: Path, action_dim: int = BRIDGE_ACTION_DIM) -> Episode:

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from cosmos1.data.command_line import use_each
-from cosmos1.data.sources.bridge import first_names, list_annotations, read_episode
+from cosmos1.data.command_line import first_names, use_each
+from cosmos1.data.sources.bridge import list_annotations, read_episode
 from cosmos1.data.sources.clip_plan import PlannedVideo, draw_starts, list_mp4_files, usable_videos
 from cosmos1.errors import DataError
 

@@ -9,8 +9,7 @@
 from pathlib import Path
 from typing import Optional
 
-from cosmos1.data.command_line import use_each
-from cosmos1.data.sources.bridge import first_names
+from cosmos1.data.command_line import first_names, use_each
 from cosmos1.data.sources.captions import read_caption_file
 from cosmos1.data.sources.clip_plan import DescribedVideo, list_mp4_files
 from cosmos1.data.text_rows import ROW_FILE_SUFFIXES, read_text_rows
@@ -69,11 +68,11 @@ def _unused(root: Path, names: set[str]) -> list[str]:
     """One line per kind of file that no video of these names goes with."""
     lines = []
     for folder, suffixes in ((CAPTIONS, (".txt",)), (TEXT_ROWS, ROW_FILE_SUFFIXES)):
-        files = [path for path in (root / folder).glob("*") if path.suffix in suffixes]
+        files = [path for path in (root / folder).glob("[!.]*") if path.suffix in suffixes]
         orphans = sorted(path.name for path in files if path.stem not in names)
         if orphans:
             lines.append(f"{root / folder}: {len(orphans)} files have no video ({first_names(orphans)}); not used.")
-    beside = sorted(path.name for path in root.glob("*.mp4"))
+    beside = sorted(path.name for path in root.glob("[!.]*.mp4"))
     if beside:
         lines.append(f"{root}: {len(beside)} videos are not in {VIDEOS}/ ({first_names(beside)}); not used.")
     return lines

@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,7 +183,6 @@ def _of_rig(track: EgoTrack, frames: List[str], sensors: Dict[str, np.ndarray], 
 def _read_table(content: bytes, where: str) -> Dict[str, List[Any]]:
     """Columns by name of an npz with `labels_keys` (K,) and `labels_data` (N, K), which are pickled object arrays."""
     import zipfile
-    import zlib
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -218,10 +218,10 @@ def _extracted(path: Path, name: str, cameras: List[str]) -> Iterator[Dict[str, 
 
 def _open(path: Path) -> tarfile.TarFile:
     try:
-        with tarfile.open(path) as archive:
-            archive.getmembers()  # A file that was cut opens, and shows it only when it is listed.
-        return tarfile.open(path)
-    except (OSError, tarfile.TarError) as error:
+        archive = tarfile.open(path)  # noqa: SIM115, the caller closes it
+        archive.getmembers()  # A file that was cut opens, and shows it only when it is listed.
+        return archive
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"{path}: cannot be read as a tar file ({error}). Get it again.") from error
 
 
