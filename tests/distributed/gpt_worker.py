@@ -27,21 +27,11 @@ from tests.distributed import worker
 
 
 @dataclass
-class ProbedGPT(AutoregressiveModel):
+class ProbedGPT(worker.Unmarking, AutoregressiveModel):
     """The autoregressive task with a probe that the library itself must not have."""
-
-    unmark: Optional[str] = None
-    """Forget the ``sequence_parallel`` mark of parameters whose name contains this: gradients come out wrong."""
 
     def __post_init__(self):
         self.drawn = []
-
-    def build(self, *arguments):
-        network = super().build(*arguments)
-        for name, parameter in network.named_parameters():
-            if self.unmark and self.unmark in name:
-                parameter.sequence_parallel = False
-        return network
 
 
 @dataclass

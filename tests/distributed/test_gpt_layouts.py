@@ -3,12 +3,22 @@
 
 import pytest
 
-from tests.distributed.launching import assert_close, checkpoint_folder, job, launch, series, stored
+from tests.distributed.launching import (
+    assert_close,
+    assert_same_series,
+    assert_same_tensors,
+    checkpoint_folder,
+    job,
+    launch,
+    series,
+    stored,
+)
 from tests.distributed.test_layouts import BF16, CP, FSDP, MICRO, MODE, PP, RECOMPUTE, SP, TP, VPP
 
 pytestmark = pytest.mark.distributed
 
 STEPS = 5
+SERIES = ("loss", "grad_norm", "token_accuracy", "perplexity", "val_loss")
 ONE_PROCESS = {
     "one": {},
     "one_v2w": {},
@@ -77,12 +87,8 @@ def trained(log_dir):
     run(FOUR_PROCESSES, 4, log_dir, common)
 
 
-def assert_same_training(log_dir, name: str) -> None:
-    reference = "one_v2w" if name.endswith("v2w") else "one"
-    for key in ("loss", "grad_norm", "token_accuracy", "perplexity", "val_loss"):
-        expected = series(log_dir, reference, key)
-        assert len(expected) == (1 if key == "val_loss" else STEPS)
-        assert_close(series(log_dir, name, key), expected, 1e-5, f"{name} {key}")
+def reference_of(name: str) -> str:
+    return "one_v2w" if name.endswith("v2w") else "one"
 
 
 def test_the_reference_runs_learn(trained, log_dir):
@@ -92,25 +98,26 @@ def test_the_reference_runs_learn(trained, log_dir):
         assert min(series(log_dir, name, "grad_norm").values()) > 0.2  # clipping acts
 
 
+@pytest.mark.parametrize("name", ["one", "one_v2w"])
+def test_the_reference_runs_have_all_that_is_compared(name, trained, log_dir):
+    for key in SERIES:
+        assert len(series(log_dir, name, key)) == (1 if key == "val_loss" else STEPS), key
+    tensors = stored(checkpoint_folder(log_dir, name, STEPS))
+    assert any(key.startswith("ema.0.decoder.layers.3.mlp.linear_fc1") for key in tensors)
+
+
 @pytest.mark.parametrize("name", [*ONE_PROCESS, *TWO_PROCESSES, *FOUR_PROCESSES, "resumed_v2w"])
 def test_same_training_and_same_tensors(name, trained, log_dir):
-    assert_same_training(log_dir, name)
-    reference = "one_v2w" if name.endswith("v2w") else "one"
-    found, expected = (stored(checkpoint_folder(log_dir, run, STEPS)) for run in (name, reference))
-    assert found.keys() == expected.keys()
-    assert any(key.startswith("ema.0.decoder.layers.3.mlp.linear_fc1") for key in expected)
-    for key, tensor in expected.items():
-        error = (found[key] - tensor).norm() / tensor.norm().clamp(min=1e-6)
-        assert error < 1e-4, f"{name}: {key} differs by {error:.1e}"
+    assert_same_series(log_dir, name, reference_of(name), STEPS, SERIES)
+    assert_same_tensors(log_dir, name, reference_of(name), STEPS)
 
 
 def test_a_missing_gradient_reduction_is_seen(trained, log_dir):
     """Negative control: without the mark of one replicated parameter the comparison must fail."""
     with pytest.raises(AssertionError, match="grad_norm|loss"):
-        assert_same_training(log_dir, "tp2_sp_unmarked")
+        assert_same_series(log_dir, "tp2_sp_unmarked", "one", STEPS, SERIES)
 
 
 @pytest.mark.parametrize("name", HALF_PRECISION)
 def test_bf16_within_its_rounding(name, trained, log_dir):
-    reference = "one_v2w" if name.endswith("v2w") else "one"
-    assert_close(series(log_dir, name, "loss"), series(log_dir, reference, "loss"), 1e-2, name)
+    assert_close(series(log_dir, name, "loss"), series(log_dir, reference_of(name), "loss"), 1e-2, name)

@@ -70,7 +70,7 @@ def results(latents, log_dir):
     jobs = [adapted(name, settings) for name, settings in TWO_PROCESSES.items()]
     one_stage = {"targets": ["decoder.layers.0.*.linear_fc?"]}
     jobs += [
-        adapted("dit_unmarked", {TP: 2, SP: True}, unmark=".lora."),
+        adapted("dit_unmarked", {TP: 2, SP: True, "model.unmark": ".lora."}),
         adapted("dit_one_stage", {PP: 2}, one_stage, may_fail=True),
     ]
     return results | launch(jobs, 2, "tests.distributed.lora_worker")

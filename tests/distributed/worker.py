@@ -40,11 +40,24 @@ from cosmos1.training.train import train
 
 
 @dataclass
-class ProbedModel(DiffusionModel):
-    """The diffusion task with three probes that the library itself must not have."""
+class Unmarking:
+    """A probe to put before the class of a task: its networks may lack marks that Megatron-core needs."""
 
     unmark: Optional[str] = None
-    """Forget the ``sequence_parallel`` mark of parameters whose name starts so: gradients come out wrong."""
+    """Forget the ``sequence_parallel`` mark of parameters whose name contains this: gradients come out wrong."""
+
+    def forward(self, network, sample):
+        # In time, since marks are read after the backward pass; a network has no adapters yet when it is built.
+        for name, parameter in network.named_parameters():
+            if self.unmark and self.unmark in name:
+                parameter.sequence_parallel = False
+        return super().forward(network, sample)
+
+
+@dataclass
+class ProbedModel(Unmarking, DiffusionModel):
+    """The diffusion task with probes that the library itself must not have."""
+
     nan_steps: List[int] = field(default_factory=list)
     """Micro batches (0-based) whose loss is NaN on rank 0."""
     record: bool = False
@@ -52,13 +65,6 @@ class ProbedModel(DiffusionModel):
 
     def __post_init__(self):
         self.drawn, self.num_losses = [], 0
-
-    def build(self, *arguments):
-        network = super().build(*arguments)
-        for name, parameter in network.named_parameters():
-            if self.unmark and name.startswith(self.unmark):
-                parameter.sequence_parallel = False
-        return network
 
     def prepare(self, batch, *arguments):
         sample = super().prepare(batch, *arguments)
