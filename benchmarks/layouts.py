@@ -9,20 +9,17 @@ their losses can be compared.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent import futures
 from pathlib import Path
 
-import torch
+from gpus import GPUs, visible_gpus
 
 TP, PP, CP = (f"trainer.strategy.{n}_parallel_size" for n in ("tensor_model", "pipeline_model", "context"))
 SP, FSDP = "trainer.strategy.sequence_parallel", "trainer.strategy.fsdp"
@@ -76,31 +73,6 @@ GROUPS = {
 }
 
 
-class GPUs:
-    """Hands out GPUs to cases that run side by side, each GPU to at most ``share`` of them."""
-
-    def __init__(self, num_gpus: int, share: int):
-        self.num_users, self.share, self.changed = [0] * num_gpus, share, threading.Condition()
-
-    @contextlib.contextmanager
-    def some(self, num_gpus: int):
-        """The least used ``num_gpus``, as soon as they are free."""
-        with self.changed:
-            self.changed.wait_for(lambda: sum(users < self.share for users in self.num_users) >= num_gpus)
-            chosen = sorted(range(len(self.num_users)), key=self.num_users.__getitem__)[:num_gpus]
-            self._count(chosen, 1)
-        try:
-            yield chosen
-        finally:
-            with self.changed:
-                self._count(chosen, -1)
-                self.changed.notify_all()
-
-    def _count(self, chosen: list[int], change: int) -> None:
-        for gpu in chosen:
-            self.num_users[gpu] += change
-
-
 def run_case(case: tuple, common: list[str], gpus: GPUs, timeout_s: float) -> str:
     """Run one case; returns its row of the table."""
     name, num_gpus, factory, overrides = case
@@ -115,7 +87,7 @@ def run_case(case: tuple, common: list[str], gpus: GPUs, timeout_s: float) -> st
             "trainer.val_check_interval=0",
         ]
         command += ["trainer.log_every_n_steps=1", "trainer.callbacks=[]", *common, *overrides]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, chosen))}
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": chosen}
         started = time.time()
         process = subprocess.Popen(
             command,
@@ -123,12 +95,12 @@ def run_case(case: tuple, common: list[str], gpus: GPUs, timeout_s: float) -> st
             stderr=subprocess.STDOUT,
             text=True,
             env=environment,
-            start_new_session=True,
         )
         try:
             output, _ = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            # torchrun ends its workers, after half a minute by force.
+            process.terminate()
             output, _ = process.communicate()
         seconds = time.time() - started
         metrics = Path(folder, "default", "v", "metrics.jsonl")
@@ -157,7 +129,7 @@ def main() -> None:
         "--data", required=True, help="folder of latents or tokens (benchmarks/make_latents.py, make_tokens.py)"
     )
     parser.add_argument("--group", nargs="+", choices=GROUPS, required=True)
-    parser.add_argument("--num_gpus", type=int, default=torch.cuda.device_count() or 8, help="GPUs of this machine")
+    parser.add_argument("--num_gpus", type=int, default=len(visible_gpus()) or 8, help="GPUs of this machine")
     parser.add_argument(
         "--share", type=int, default=1, help="cases that may use a GPU at the same time (then ignore the speed)"
     )

@@ -10,7 +10,9 @@ the tokenizer. Means over episodes.
 
 import argparse
 import statistics
+from collections.abc import Iterator
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +36,8 @@ from cosmos1.training.sampling import generate_held_out
 ROWS = ("own action", "action of another step", "tokenizer alone", "frame before, decoded", "frame before, as it is")
 
 
-def read_pairs(options: argparse.Namespace) -> list[list[dict]]:
-    """The pairs of each episode, in order: batches of one, as training sees them."""
+def open_pairs(options: argparse.Namespace) -> BridgePixelsDataModule:
+    """The split's pairs of neighbouring frames in their order, as training sees them, one in a batch."""
     frames = frames_of_checkpoint(options.checkpoint)
     if frames is None:
         raise ConfigError(f"--checkpoint {options.checkpoint} does not record the frames that it was trained on")
@@ -53,9 +55,14 @@ def read_pairs(options: argparse.Namespace) -> list[list[dict]]:
         micro_batch_size=1,
     )
     data.setup()
-    batches = list(islice(data.train_batches(0, 1, 0), data.num_train_samples))
-    episodes = [number for number, _ in data._train_windows]
-    return [[batch for _, batch in group] for _, group in groupby(zip(episodes, batches), key=lambda pair: pair[0])]
+    return data
+
+
+def pairs_by_episode(data: BridgePixelsDataModule) -> Iterator[list[dict]]:
+    """The pairs of one episode after the other, read when they are asked for."""
+    numbered = zip(data.window_episodes(), data.train_batches(0, 1, 0))
+    for _, pairs in groupby(numbered, key=itemgetter(0)):
+        yield [pair for _, pair in pairs]
 
 
 def score_episode(generator: VideoGenerator, pairs: list[dict], settings: GenerationSettings) -> list[float]:
@@ -86,16 +93,19 @@ def main() -> None:
     parser.add_argument("--num_steps", type=int, default=2)
     parser.add_argument("--num_episodes", type=int, help="only the first ones")
     options = parser.parse_args()
-    episodes = read_pairs(options)[: options.num_episodes]
+    data = open_pairs(options)
+    num_episodes = len(set(data.window_episodes()))
+    num_episodes = min(num_episodes, options.num_episodes or num_episodes)
     task = network_of_checkpoint(options.checkpoint)
     generator = VideoGenerator(task, MegatronStrategy(), options.checkpoint, options.ema)
     settings = GenerationSettings(options.num_steps, guidance=0.0, sampler=options.sampler)
-    progress, scores = Progress(len(episodes), "episodes", enabled=True), []
+    progress, scores, num_frames = Progress(num_episodes, "episodes", enabled=True), [], 0
     with generator.model.evaluating():
-        for pairs in episodes:
+        for pairs in islice(pairs_by_episode(data), num_episodes):
+            num_frames += len(pairs)
             scores.append(score_episode(generator, pairs, settings))
             progress.advance()
-    print(f"{sum(map(len, episodes))} next frames of {len(episodes)} episodes of {options.split}")
+    print(f"{num_frames} next frames of {num_episodes} episodes of {options.split}")
     for name, values in zip(ROWS, zip(*scores)):
         print(f"{name:24} {statistics.fmean(values):6.2f} dB")
     process_groups.shutdown()

@@ -20,7 +20,7 @@ from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from gpus import visible_gpus
 from obedience_tasks import CAPTION, NUM_HELD_OUT, SIZE, TASKS, VIEWS, WORLDS
 
 STAGES = ("data", "train", "measure")
@@ -31,7 +31,7 @@ class Failed(Exception):
 
 
 def call(
-    command: str, log: Path, gpus: Sequence[int] = (), seconds: float | None = None, num_processes: int = 1
+    command: str, log: Path, gpus: Sequence[str] = (), seconds: float | None = None, num_processes: int = 1
 ) -> None:
     """Run a program of this repository on some GPUs (else the CPU); after ``seconds`` ask it to save and stop, as Slurm does."""
     start = ["timeout", "-s", "TERM", str(seconds)] if seconds else []
@@ -39,7 +39,7 @@ def call(
     if num_processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
     words, started = shlex.split(command), time.monotonic()
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     with log.open("a") as output:
         done = subprocess.run([*start, *words], stdout=output, stderr=subprocess.STDOUT, env=environment)
     name = f"{log.parent.name if log.stem == 'log' else log.stem}: {' '.join(words[:3])}"
@@ -76,7 +76,11 @@ def render_worlds(options: argparse.Namespace) -> None:
         processes = max(2, options.num_processes * weights[name] // sum(weights.values()))
         kind = WORLDS[name.removesuffix("_held_out")].replace("WORLDS", str(folder))
         place = f"--output_path {folder / name} {SIZE} --num_processes {processes}"
-        call(f"data_prep/demo_world.py {place} {kind} {clips[name]}", folder / f"{name}.log")
+        command, done = f"data_prep/demo_world.py {place} {kind} {clips[name]}", folder / f"{name}.done"
+        # Another task of the same world may have rendered it.
+        if not done.exists() or done.read_text() != command:
+            call(command, folder / f"{name}.log")
+            done.write_text(command)
 
     with futures.ThreadPoolExecutor() as threads:
         list(threads.map(render, clips))
@@ -90,7 +94,7 @@ class Job:
     """One task on its share of the machine."""
 
     name: str
-    gpus: list[int]
+    gpus: list[str]
     num_processes: int
     options: argparse.Namespace
 
@@ -122,7 +126,7 @@ class Job:
             self.call(command, seconds=seconds, num_processes=devices)
 
     def measure(self) -> None:
-        if self.task.world in ("camera", "rig"):
+        if any("batch.jsonl" in command for command in self.task.measure):
             self.write_batch()
         for command in self.task.measure:
             following = "control_following" in command
@@ -160,14 +164,19 @@ def main() -> None:
     options = parser.parse_args()
     options.tasks = options.tasks or list(TASKS)
     if "data" in options.stages:
-        render_worlds(options)
-    num_tasks, num_gpus = len(options.tasks), torch.cuda.device_count()
-    share, processes = num_gpus // num_tasks, max(2, options.num_processes // num_tasks)
-    jobs = []
-    for number, name in enumerate(options.tasks):
-        # More tasks than GPUs: some share one.
-        gpus = range(number * share, (number + 1) * share) if share else [number % num_gpus] if num_gpus else []
-        jobs.append(Job(name, list(gpus), processes, options))
+        try:
+            render_worlds(options)
+        except Failed as error:
+            raise SystemExit(error) from None
+    num_tasks, gpus = len(options.tasks), visible_gpus()
+    processes = max(2, options.num_processes // num_tasks)
+    # More tasks than GPUs: some share one.
+    share, rounds = max(1, len(gpus) // num_tasks), -(-num_tasks // max(1, len(gpus)))
+    places = gpus * rounds
+    jobs = [
+        Job(name, places[number * share : (number + 1) * share], processes, options)
+        for number, name in enumerate(options.tasks)
+    ]
     with futures.ThreadPoolExecutor(len(jobs)) as threads:
         failed = [job.name for job, done in zip(jobs, threads.map(do_stages, jobs)) if not done]
     if failed:

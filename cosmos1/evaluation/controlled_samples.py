@@ -2,7 +2,6 @@
 """Held-out samples of a run, scored and generated under the control that each carries, for both families of networks."""
 
 import argparse
-import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,16 +10,13 @@ import torch
 
 from cosmos1 import hub
 from cosmos1.checkpoint import formats
-from cosmos1.checkpoint.networks import config_from_record
 from cosmos1.conditioning.controls import num_views
 from cosmos1.conditioning.token_controls import take_token_controls
-from cosmos1.data.batches.data_module import DataModule
-from cosmos1.data.modules.latent_folder import LatentFolderDataModule
-from cosmos1.data.video import tensor_to_frames
-from cosmos1.errors import ConfigError, DataError
+from cosmos1.errors import ConfigError
+from cosmos1.evaluation.held_out import read_samples
 from cosmos1.evaluation.metrics import latent_distance
 from cosmos1.generation.autoregressive import AutoregressiveGenerator, task_of_checkpoint
-from cosmos1.generation.generator import VideoGenerator, network_of_checkpoint, recorded_settings
+from cosmos1.generation.generator import VideoGenerator, network_of_checkpoint
 from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.models.autoregressive.generation import generate_tokens
 from cosmos1.models.autoregressive.objective_config import NextTokenObjective
@@ -28,12 +24,11 @@ from cosmos1.models.autoregressive.sampling import SamplingSettings
 from cosmos1.models.diffusion.generation import GenerationSettings
 from cosmos1.models.diffusion.objective import edm_loss
 from cosmos1.models.diffusion.objective_config import VideoConditioning
-from cosmos1.models.diffusion.pixels import latents_to_pixels
-from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.models.diffusion.pixels import latents_to_frames
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy
-from cosmos1.training.sampling import generate_held_out, held_out_samples
+from cosmos1.training.sampling import build_tokenizer, generate_held_out
 from cosmos1.training.schedule_runner import predict
 
 GIVEN_SIGMA_LOG = -6.9
@@ -96,49 +91,6 @@ def num_given_frames(count: int, num_latent_frames: int, per_latent: int) -> int
     return (count - 1) * per_latent + 1 if count else 0
 
 
-def read_samples(options: argparse.Namespace) -> list[Sample]:
-    """The first ``--num_samples`` held-out samples of the run, or of ``--data_path``, each a batch of one.
-
-    Raises:
-        ConfigError, DataError: they are unknown, or fewer than the two between which a control can be exchanged.
-    """
-    if options.num_samples < 2:
-        raise ConfigError(f"--num_samples {options.num_samples}; give 2 or more, whose controls can be exchanged")
-    recorded = recorded_settings(options.checkpoint.expanduser(), "data")
-    if not recorded and options.data_path is None:
-        raise ConfigError(
-            f"{options.checkpoint} does not record its data; give --data_path, a folder of prepared samples"
-        )
-    module = _data_module(recorded["_target_"]) if recorded else LatentFolderDataModule
-    data = config_from_record(module, recorded) if recorded else module(path=str(options.data_path))
-    if options.data_path is not None:
-        data.path = str(options.data_path)
-        if hasattr(data, "validation_path"):
-            data.validation_path = data.path
-    data.num_workers, data.micro_batch_size, data.repeat = 0, 1, True
-    data.setup()
-    samples = list(held_out_samples(data, options.num_samples))
-    if len(samples) < 2:
-        folder = getattr(data, "validation_path", None) or data.path
-        raise DataError(f"{folder}: {len(samples)} held-out samples, at least 2 are needed; {_remedy(data, options)}")
-    return samples
-
-
-def _remedy(data: DataModule, options: argparse.Namespace) -> str:
-    if options.data_path is None:
-        return "give --data_path, a folder of prepared samples that were not trained on"
-    if hasattr(data, "validation_path"):
-        return "prepare more of them"
-    return f"of a folder for {type(data).__name__} only the part val counts; prepare it with more samples in that part"
-
-
-def _data_module(target: str) -> type:
-    module, name = target.rsplit(".", 1)
-    if not module.startswith("cosmos1.data."):
-        raise ConfigError(f"the checkpoint records {target} as its data, which is no data module of this suite")
-    return getattr(importlib.import_module(module), name)
-
-
 @dataclass
 class LatentSamples:
     """Of a diffusion network."""
@@ -155,8 +107,9 @@ class LatentSamples:
 
     def read(self) -> list[Sample]:
         task, count = self.task, self.num_given
-        samples = [task.with_latents(sample, device()) for sample in read_samples(self.options)]
+        samples = [task.with_latents(sample, device()) for sample in read_samples(self.options, task)]
         num_latent_frames = samples[0]["video"].shape[2] // num_views(samples[0])
+        self.tokenizer = build_tokenizer(task, num_latent_frames)
         per_latent = 1 if task.single_frames else task.config.temporal_factor
         self.num_given_frames = num_given_frames(count, num_latent_frames, per_latent)
         task.objective.conditioning = VideoConditioning(count, count, GIVEN_SIGMA_LOG, augment_sigma_std=0.0)
@@ -176,16 +129,9 @@ class LatentSamples:
         settings = GenerationSettings(options.num_steps, options.guidance, seed=options.seed + index)
         latent = generate_held_out(self.generator, sample, settings, self.num_given)
         real = sample["video"].to(latent)
-        frames = [self._frames(each, views) for each in (latent, real)]
+        frames = [latents_to_frames(self.tokenizer, each, views, self.task.single_frames) for each in (latent, real)]
         scored = [each.unflatten(2, (views, -1))[:, :, :, self.num_given :] for each in (latent, real)]
         return *frames, latent_distance(*(each.flatten(2, 3) for each in scored))
-
-    def _frames(self, latent: torch.Tensor, views: int) -> np.ndarray:
-        single = self.task.single_frames
-        num_frames = 1 if single else (latent.shape[2] // views - 1) * self.task.config.temporal_factor + 1
-        tokenizer = build_video_tokenizer(self.task.tokenizer, self.task.tokenizer_path, num_frames, device())
-        video = latents_to_pixels(tokenizer, latent, latent.shape[2] if single else views)
-        return tensor_to_frames(torch.cat(video.chunk(views, dim=2), dim=-1))
 
 
 @dataclass
@@ -206,7 +152,7 @@ class TokenSamples:
         self.model, self.task = self.generator.model, task
 
     def read(self) -> list[Sample]:
-        return read_samples(self.options)
+        return read_samples(self.options, self.task)
 
     def loss(self, index: int, sample: Sample) -> float:
         """Cross entropy of the tokens after the given frames, nats."""

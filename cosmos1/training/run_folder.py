@@ -12,6 +12,13 @@ from cosmos1.checkpoint.folders import Checkpoint, complete_checkpoints
 from cosmos1.errors import ConfigError
 from cosmos1.training.config import Logger
 
+# The names of layers that a run with adapters trains whole.
+_TRAINED_IN_FULL = (
+    "optim.new_layers.names",
+    "resume.restore_config.allow_missing",
+    "resume.restore_config.reinitialize",
+)
+
 
 def choose_run_folder(log: Logger, resume_if_exists: bool, recipe: dict) -> Path:
     """``<log_dir>/<name>/<version>``, the same on all ranks; created.
@@ -63,26 +70,45 @@ def _check_continuation(folder: Path, newest: Checkpoint, resume_if_exists: bool
     record = newest.context / "recipe.yaml"
     before = yaml.safe_load(record.read_text()) if record.exists() else None
     for part in ("model", "data", "model_transform"):
-        old, new = ((recorded.get(part) or {}).get("_target_") for recorded in (before or recipe, recipe))
+        old, new = (_class_name(recorded.get(part)) for recorded in (before or recipe, recipe))
         if old != new:
             raise ConfigError(
                 f"{folder} holds a run of another recipe: its {part} is {old}, this one's {new}; give log.version=NAME for "
                 "a new run, or resume.resume_if_exists=false"
             )
-    _check_adapters(folder, (before or recipe).get("model_transform"), recipe["model_transform"])
+    if recipe["model_transform"] and before:
+        _check_adapters(folder, before, recipe)
 
 
-def _check_adapters(folder: Path, before: dict | None, now: dict | None) -> None:
-    """Raise :class:`ConfigError` if the trained adapters would not be those that are trained on."""
-    if before is None or now is None:
-        return
-    for name in ("rank", "alpha", "targets"):
-        if before.get(name) != now[name]:
+def _class_name(settings: dict | None) -> str | None:
+    """Without the module, which may move from one release of this suite to the next."""
+    return settings["_target_"].rpartition(".")[2] if settings else None
+
+
+def _check_adapters(folder: Path, before: dict, now: dict) -> None:
+    """Raise :class:`ConfigError` if the trained adapters and whole layers would not be those that are trained on."""
+    different = [
+        (f"model_transform.{name}", before["model_transform"].get(name), now["model_transform"][name])
+        for name in ("rank", "alpha", "targets")
+    ]
+    different.append((" + ".join(_TRAINED_IN_FULL), _trained_in_full(before), _trained_in_full(now)))
+    for name, old, new in different:
+        if old != new:
             raise ConfigError(
-                f"{folder} holds a run with other adapters: model_transform.{name} is {before.get(name)} there, {now[name]} "
-                "here; set it back, or begin anew from the merged weights with log.version=NEW "
-                f"resume.restore_config.path={folder}"
+                f"{folder} holds a run with other adapters: {name} is {old} there, {new} here; set it back, or begin anew "
+                f"from the merged weights with log.version=NEW resume.restore_config.path={folder}"
             )
+
+
+def _trained_in_full(recipe: dict) -> list[str]:
+    """What is trained beside the adapters, by the settings of ``_TRAINED_IN_FULL``."""
+    found: set[str] = set()
+    for setting in _TRAINED_IN_FULL:
+        value = recipe
+        for name in setting.split("."):
+            value = (value or {}).get(name)
+        found.update(value or ())
+    return sorted(found)
 
 
 def changed_settings(before: str, now: str) -> list[str]:

@@ -9,14 +9,22 @@ import torch
 import torch.distributed as dist
 
 from cosmos1.conditioning.controls import take_controls
-from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import UserError
 from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Predictor, Prompt, generate_latent
-from cosmos1.models.diffusion.pixels import latents_to_pixels
+from cosmos1.models.diffusion.model import DiffusionModel
+from cosmos1.models.diffusion.pixels import latents_to_frames
+from cosmos1.models.tokenizers.protocol import VideoTokenizer
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel.device import device
 from cosmos1.training.parallel_model import ParallelModel
 from cosmos1.training.schedule_runner import predict
+
+
+def build_tokenizer(task: DiffusionModel, num_latent_frames: int) -> VideoTokenizer:
+    """The tokenizer of ``task`` for clips (views, or where they are encoded alone: frames) of so many latent frames."""
+    num_latents = 1 if task.single_frames else num_latent_frames
+    num_frames = (num_latents - 1) * task.config.temporal_factor + 1
+    return build_video_tokenizer(task.tokenizer, task.tokenizer_path, num_frames, device())
 
 
 class LatentDecoder:
@@ -30,12 +38,8 @@ class LatentDecoder:
         self.run, self.purpose, self.tokenizer = run, purpose, None
         problem: list[Optional[str]] = [None]
         if run.metrics.is_main:
-            num_latents = 1 if run.task.single_frames else run.data.sample_shape[1] // run.data.num_views
-            num_frames = (num_latents - 1) * run.task.config.temporal_factor + 1
             try:
-                self.tokenizer = build_video_tokenizer(
-                    run.task.tokenizer, run.task.tokenizer_path, num_frames, device()
-                )
+                self.tokenizer = build_tokenizer(run.task, run.data.sample_shape[1] // run.data.num_views)
             except UserError as error:
                 problem = [str(error)]
                 run.metrics.message(f"no {purpose}: {error}")
@@ -46,10 +50,8 @@ class LatentDecoder:
         """Frames ``[T, H, W, 3]`` uint8 on the main rank, views side by side; None on others or when memory is short."""
         if self.tokenizer is None:
             return None
-        num_clips = latent.shape[2] if self.run.task.single_frames else num_views
         try:
-            video = latents_to_pixels(self.tokenizer, latent.to(device()), num_clips)
-            return tensor_to_frames(torch.cat(video.chunk(num_views, dim=2), dim=-1))
+            return latents_to_frames(self.tokenizer, latent.to(device()), num_views, self.run.task.single_frames)
         except torch.OutOfMemoryError:
             self.run.metrics.message(f"no {self.purpose}: not enough memory to decode beside the training state")
             return None

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from cosmos1.checkpoint.store import CheckpointWriter
 from cosmos1.conditioning.token_settings import ViewTokens
 from cosmos1.data.modules.token_clips import TokenClipsDataModule
 from cosmos1.data.modules.token_folder import MultiviewTokensDataModule
 from cosmos1.data.video import tensor_to_frames
-from cosmos1.errors import ConfigError, DataError
+from cosmos1.errors import CheckpointError, ConfigError, DataError
 from cosmos1.evaluation.__main__ import build_parser
 from cosmos1.evaluation.control_following import exchanged, run
-from cosmos1.evaluation.controlled_samples import build_samples, num_given_frames, read_samples
+from cosmos1.evaluation.controlled_samples import build_samples, num_given_frames
+from cosmos1.evaluation.held_out import read_samples
 from cosmos1.evaluation.metrics import psnr
 from cosmos1.models.autoregressive.config import GPTConfig
 from cosmos1.models.autoregressive.model import AutoregressiveModel
@@ -181,14 +183,58 @@ def test_given_pixel_frames():
         num_given_frames(1, 1, 8)
 
 
+TEXT_CONTROLLED = AutoregressiveModel(GPTConfig(video2world=True))
+
+
+def record_data(run, recorded: dict) -> None:
+    """A checkpoint without weights, whose run had these settings of data."""
+    context = run / "checkpoints/epoch=0-step=1/context"
+    context.mkdir(parents=True)
+    (context / "recipe.yaml").write_text(yaml.safe_dump({"data": recorded}))
+
+
 def test_of_token_clips_only_the_part_val_counts(tmp_path):
     clips = write_clips(tmp_path / "clips", train=6, test=1, val=1)
-    context = tmp_path / "run/checkpoints/epoch=0-step=1/context"
-    context.mkdir(parents=True)
-    recipe = {"data": to_plain(TokenClipsDataModule(path="clips of training"))}
-    (context / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    record_data(tmp_path / "run", to_plain(TokenClipsDataModule(path="clips of training")))
     options = argparse.Namespace(checkpoint=tmp_path / "run", num_samples=4, data_path=clips)
     with pytest.raises(DataError, match="1 held-out samples, .* for TokenClipsDataModule only the part val counts"):
-        read_samples(options)
+        read_samples(options, TEXT_CONTROLLED)
     options.data_path = write_clips(tmp_path / "more", train=1, test=0, val=3)
-    assert [sample["tokens"][0, 1].item() for sample in read_samples(options)] == [2000, 2010, 2020]
+    assert [sample["tokens"][0, 1].item() for sample in read_samples(options, TEXT_CONTROLLED)] == [2000, 2010, 2020]
+
+
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        ({"_target_": "cosmos1.data.token_clips.TokenClipsDataModule"}, None, None),
+        (
+            {"_target_": "theirs.Clips"},
+            ConfigError,
+            "was trained on theirs.Clips, which is no data module of this suite",
+        ),
+        ({"width": 3}, CheckpointError, "does not say what its data is: .*width"),
+    ],
+    ids=["moved", "unknown", "setting"],
+)
+def test_the_recorded_data_module_is_found_by_its_name(tmp_path, change, error, words):
+    record_data(tmp_path / "run", to_plain(TokenClipsDataModule(path="gone")) | change)
+    clips = write_clips(tmp_path / "clips", train=1, test=0, val=3)
+    options = argparse.Namespace(checkpoint=tmp_path / "run", num_samples=4, data_path=clips)
+    if error is None:
+        assert len(read_samples(options, TEXT_CONTROLLED)) == 3
+    else:
+        with pytest.raises(error, match=words):
+            read_samples(options, TEXT_CONTROLLED)
+
+
+def test_weights_without_a_run_are_scored_where_text_alone_controls(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    clips = write_clips(tmp_path / "clips", train=1, test=0, val=3)
+    options = argparse.Namespace(checkpoint=tmp_path / "model.safetensors", num_samples=4, data_path=clips)
+    assert len(read_samples(options, TEXT_CONTROLLED)) == 3
+    views = AutoregressiveModel(GPTConfig(video2world=True, views=ViewTokens(NUM_VIEWS)))
+    with pytest.raises(ConfigError, match="does not record which data goes with its control signals; give the folder"):
+        read_samples(options, views)
+    options.data_path = None
+    with pytest.raises(ConfigError, match="does not record its data; give --data_path"):
+        read_samples(options, TEXT_CONTROLLED)

@@ -121,6 +121,10 @@ class BridgePixelsDataModule(OrderedDataModule):
             )
         return windows
 
+    def window_episodes(self) -> List[int]:
+        """Number of the episode of each training window, in their order."""
+        return [number for number, _ in self._train_windows]
+
     @property
     def frame_rate(self) -> float:
         """Frames per second of the robot's control, known after `setup`."""

@@ -18,7 +18,7 @@ from cosmos1.launch.executors.base import Executor, call, require_program
 from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record, find_record, launches_dir, node_script
 
 LOGIN_NODE = "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile"
-CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf")
+CONFIGURATIONS = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")
 CLUSTER_ANSWER_S = 2.5
 """Without a configuration Slurm's programs search the network for a cluster, for longer than a user should wait."""
 POLL_S = 2.0
@@ -112,7 +112,10 @@ def _require_cluster() -> None:
     except subprocess.TimeoutExpired:
         if any(file and Path(file).exists() for file in (os.environ.get("SLURM_CONF"), *CONFIGURATIONS)):
             return
-        reason = f"scontrol ping has not answered in {CLUSTER_ANSWER_S} s"
+        known = ", ".join(CONFIGURATIONS)
+        reason = (
+            f"scontrol ping has not answered in {CLUSTER_ANSWER_S} s; a configuration beside {known}: set SLURM_CONF"
+        )
     else:
         if done.returncode == 0 or " UP" in done.stdout:
             return
