@@ -112,15 +112,14 @@ def _require_cluster() -> None:
     except subprocess.TimeoutExpired:
         if any(file and Path(file).exists() for file in (os.environ.get("SLURM_CONF"), *CONFIGURATIONS)):
             return
-        known = ", ".join(CONFIGURATIONS)
-        reason = (
-            f"scontrol ping has not answered in {CLUSTER_ANSWER_S} s; a configuration beside {known}: set SLURM_CONF"
-        )
+        reason = f"scontrol ping has not answered in {CLUSTER_ANSWER_S} s, and no configuration is at one of the usual places"
     else:
         if done.returncode == 0 or " UP" in done.stdout:
             return
         reason = (done.stderr or done.stdout).strip().rpartition("\n")[2] or f"scontrol ping: status {done.returncode}"
-    raise ConfigError(f"sbatch is installed, but there is no cluster behind it ({reason}); {LOGIN_NODE}")
+    raise ConfigError(
+        f"sbatch is installed, but there is no cluster behind it ({reason}); {LOGIN_NODE}; or set SLURM_CONF=FILE"
+    )
 
 
 def _experiment(job: Job):
