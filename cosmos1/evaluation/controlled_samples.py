@@ -24,11 +24,10 @@ from cosmos1.models.autoregressive.sampling import SamplingSettings
 from cosmos1.models.diffusion.generation import GenerationSettings
 from cosmos1.models.diffusion.objective import edm_loss
 from cosmos1.models.diffusion.objective_config import VideoConditioning
-from cosmos1.models.diffusion.pixels import latents_to_frames
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy
-from cosmos1.training.sampling import build_tokenizer, generate_held_out
+from cosmos1.training.sampling import build_tokenizer, generate_held_out, latents_to_frames
 from cosmos1.training.schedule_runner import predict
 
 GIVEN_SIGMA_LOG = -6.9

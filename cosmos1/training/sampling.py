@@ -9,10 +9,11 @@ import torch
 import torch.distributed as dist
 
 from cosmos1.conditioning.controls import take_controls
+from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import UserError
 from cosmos1.models.diffusion.generation import GenerationSettings, GivenFrames, Predictor, Prompt, generate_latent
 from cosmos1.models.diffusion.model import DiffusionModel
-from cosmos1.models.diffusion.pixels import latents_to_frames
+from cosmos1.models.diffusion.pixels import latents_to_pixels
 from cosmos1.models.tokenizers.protocol import VideoTokenizer
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel.device import device
@@ -25,6 +26,14 @@ def build_tokenizer(task: DiffusionModel, num_latent_frames: int) -> VideoTokeni
     num_latents = 1 if task.single_frames else num_latent_frames
     num_frames = (num_latents - 1) * task.config.temporal_factor + 1
     return build_video_tokenizer(task.tokenizer, task.tokenizer_path, num_frames, device())
+
+
+def latents_to_frames(
+    tokenizer: VideoTokenizer, latent_1CTHW: torch.Tensor, num_views: int, single_frames: bool
+) -> np.ndarray:
+    """Frames ``[F, H, W, 3]`` uint8 of one sample, views side by side."""
+    video = latents_to_pixels(tokenizer, latent_1CTHW, latent_1CTHW.shape[2] if single_frames else num_views)
+    return tensor_to_frames(torch.cat(video.chunk(num_views, dim=2), dim=-1))
 
 
 class LatentDecoder:

@@ -6,10 +6,8 @@ A sample is one clip, or several that the tokenizer knows nothing of together: v
 
 from functools import cache
 
-import numpy as np
 import torch
 
-from cosmos1.data.video import tensor_to_frames
 from cosmos1.models.tokenizers.protocol import VideoTokenizer
 from cosmos1.models.tokenizers.video import build_video_tokenizer
 
@@ -33,11 +31,3 @@ def latents_to_pixels(tokenizer: VideoTokenizer, latent_BCTHW: torch.Tensor, num
     """Video ``[B, 3, clips * F, H, W]`` of latents that hold ``num_clips`` clips one after another in time."""
     clips = latent_BCTHW.unflatten(2, (num_clips, -1)).unbind(2)
     return torch.cat([tokenizer.decode(clip) for clip in clips], dim=2)
-
-
-def latents_to_frames(
-    tokenizer: VideoTokenizer, latent_1CTHW: torch.Tensor, num_views: int, single_frames: bool
-) -> np.ndarray:
-    """Frames ``[F, H, W, 3]`` uint8 of one sample, views side by side."""
-    video = latents_to_pixels(tokenizer, latent_1CTHW, latent_1CTHW.shape[2] if single_frames else num_views)
-    return tensor_to_frames(torch.cat(video.chunk(num_views, dim=2), dim=-1))
