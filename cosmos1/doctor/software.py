@@ -15,7 +15,7 @@ _PACKAGES = [
     ("nemo_run", True, "0.11.1", ""),
     ("leptonai", True, ">=0.26.6,<0.47", ""),
     ("psutil", True, "", ""),
-    ("numpy", True, "", ""),
+    ("numpy", True, ">=2", ""),
     ("einops", True, "", ""),
     ("safetensors", True, "", ""),
     ("huggingface_hub", True, "", ""),

@@ -51,7 +51,7 @@ class SignalSamples(OrderedDataModule):
     signals: List[str] = field(default_factory=list)
 
     def setup(self) -> None:
-        self.sample_shape = [16, self.num_views * FRAMES, HEIGHT, WIDTH]
+        self.sample_shape, self.tokenizer = [16, self.num_views * FRAMES, HEIGHT, WIDTH], "dct"
         self._begin(16, 4, "generated")
 
     def describe(self) -> List[str]:
