@@ -104,16 +104,17 @@ def read_requests(options: argparse.Namespace) -> list[command.Request]:
 
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
+    take_official_options(options)
+    requests = read_requests(options)
     from cosmos1.generation.autoregressive import AutoregressiveGenerator
     from cosmos1.parallel import process_groups
 
-    take_official_options(options)
     if options.tp_size not in (None, process_groups.world_size()):
         raise ConfigError(
             f"--tp_size {options.tp_size}, but {process_groups.world_size()} processes run; start torchrun with "
             f"--nproc_per_node={options.tp_size}"
         )
-    requests, settings = read_requests(options), sampling_settings(options)
+    settings = sampling_settings(options)
     task = _task(options)
     settings.validate(task.config.vocab_size)
     check_options(options, task)
@@ -159,8 +160,6 @@ def _task(options: argparse.Namespace):
     from cosmos1.generation.autoregressive import task_of_checkpoint, task_of_size
     from cosmos1.models.tokenizers.token_grid import clip_shape, latent_grid, parse_compression
 
-    if not options.checkpoint and not options.model:
-        raise ConfigError(f"give --checkpoint FOLDER, or --model {{{','.join(SIZES)}}} for an untrained network")
     checkpoint, size = command.checkpoint_path(options), (options.height, options.width)
     task = task_of_checkpoint(checkpoint, *size) if checkpoint else task_of_size(options.model)
     # Recomputation saves memory in the backward pass, of which there is none.

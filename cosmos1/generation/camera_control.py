@@ -58,12 +58,12 @@ class Shot:
 
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
+    requests = command.read_requests(options, video2world=False)
     from cosmos1.generation.generator import VideoShape
     from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
     from cosmos1.training.progress import counting_bar
 
-    requests = command.read_requests(options, video2world=False)
     check_prompt, finish_video = command.hooks(options)
     prompts = [check_prompt(request.prompt) for request in requests]
     task = command.choose_network(options, PROGRAM, _untrained)

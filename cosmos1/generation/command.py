@@ -77,7 +77,7 @@ def run_program(p: argparse.ArgumentParser, generate: Callable[[argparse.Namespa
     """Generate the videos; mistakes of the user end with one line, from one process, and status 2."""
     try:
         options = p.parse_args()
-        _check_checkpoint(options.checkpoint)
+        _check_network(options)
         generate(options)
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
@@ -85,8 +85,12 @@ def run_program(p: argparse.ArgumentParser, generate: Callable[[argparse.Namespa
         sys.exit(2)
 
 
-def _check_checkpoint(path: str | None) -> None:
+def _check_network(options: argparse.Namespace) -> None:
     """Before the seconds that the libraries take to load."""
+    given = vars(options)
+    if not any(given.get(name) for name in ("checkpoint", "checkpoint_dir", "model")):
+        raise ConfigError("give --checkpoint FOLDER, or --model SIZE (see --help) for an untrained network")
+    path = options.checkpoint
     if path and not Path(path).expanduser().exists() and not hub.is_model_id(path):
         raise CheckpointError(
             f"--checkpoint {path} does not exist; give a run folder, a checkpoint of any format, or a Hugging Face id such as "
@@ -211,8 +215,6 @@ def choose_network(
     """
     from cosmos1.generation.generator import network_of_checkpoint
 
-    if not options.checkpoint and not options.model:
-        raise ConfigError("give --checkpoint FOLDER, or --model {7b,14b,tiny} for an untrained network")
     task = network_of_checkpoint(checkpoint_path(options)) if options.checkpoint else untrained(options.model)
     task.tokenizer = options.tokenizer or task.tokenizer
     task.tokenizer_path = options.tokenizer_dir or task.tokenizer_path
@@ -242,11 +244,11 @@ def sampling_settings(options: argparse.Namespace) -> "GenerationSettings":
 
 
 def _generate(options: argparse.Namespace, video2world: bool) -> None:
+    requests = read_requests(options, video2world)
     from cosmos1.generation.generator import VideoShape, network_of_size
     from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
 
-    requests = read_requests(options, video2world)
     check_prompt, finish_video = hooks(options)
     prompts = [check_prompt(request.prompt) for request in requests]
     program = f"recipes/generate/{'video' if video2world else 'text'}2world.py"

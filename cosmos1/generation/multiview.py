@@ -57,11 +57,11 @@ class Drive:
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
     from cosmos1.data.geometry.rigs import load_rig
+
+    requests, rig = _requests(options), load_rig(options.rig)
     from cosmos1.generation.generator import VideoShape
     from cosmos1.parallel import process_groups
 
-    rig = load_rig(options.rig)
-    requests = _requests(options)
     check_prompt, finish_video = command.hooks(options)
     task = command.choose_network(options, PROGRAM, lambda size: _untrained(size, rig, options))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
