@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cosmos1.data.command_line import Progress
 from cosmos1.data.modules.bridge_pixels import BridgePixelsDataModule
 from cosmos1.data.video import tensor_to_frames
 from cosmos1.errors import ConfigError
@@ -31,6 +30,7 @@ from cosmos1.models.tokenizers.video import build_video_tokenizer
 from cosmos1.parallel import process_groups
 from cosmos1.parallel.device import device
 from cosmos1.parallel.strategy import MegatronStrategy
+from cosmos1.progress import Progress
 from cosmos1.training.sampling import generate_held_out
 
 ROWS = ("own action", "action of another step", "tokenizer alone", "frame before, decoded", "frame before, as it is")
@@ -99,7 +99,7 @@ def main() -> None:
     task = network_of_checkpoint(options.checkpoint)
     generator = VideoGenerator(task, MegatronStrategy(), options.checkpoint, options.ema)
     settings = GenerationSettings(options.num_steps, guidance=0.0, sampler=options.sampler)
-    progress, scores, num_frames = Progress(num_episodes, "episodes", enabled=True), [], 0
+    progress, scores, num_frames = Progress(num_episodes, "episodes"), [], 0
     with generator.model.evaluating():
         for pairs in islice(pairs_by_episode(data), num_episodes):
             num_frames += len(pairs)

@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.data.files import sha256_of_json, write_json
 from cosmos1.data.formats.indexed_file import write_indexed_file
 from cosmos1.data.preparing.leading_clip import PlannedClip, plan_leading_clips
@@ -29,6 +29,7 @@ from cosmos1.data.preparing.token_preparation import (
 )
 from cosmos1.data.sources.clip_plan import list_mp4_files
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.progress import Progress
 
 OUTPUT = "--output_prefix"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.data.files import sha256_of_json, write_json, write_tensor
 from cosmos1.data.formats.token_facts import video2world_ids
 from cosmos1.data.preparing.encoders import add_text_options, choose_device, text_encoder
@@ -41,6 +41,7 @@ from cosmos1.data.sources.bridge import SPLITS as BRIDGE_SPLITS
 from cosmos1.data.sources.captioned_videos import CaptionedVideo, read_captioned_videos
 from cosmos1.data.sources.instructions import read_bridge_instructions, read_instruction_folder
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.progress import Progress
 
 OUTPUT = "--output_dir"
 SPLITS = ("train", "test", "val")

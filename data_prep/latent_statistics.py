@@ -12,12 +12,13 @@ import argparse
 import io
 from pathlib import Path
 
-from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.data.files import write_bytes
 from cosmos1.data.preparing.encoders import add_device_option, choose_device
 from cosmos1.data.sources.clip_plan import list_mp4_files
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS, VIDEO_TOKENIZER_NAMES, is_weight_free
+from cosmos1.progress import Progress
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,7 +58,7 @@ def measure(arguments: argparse.Namespace) -> tuple:
     )
     sums = {part: torch.zeros(3, tokenizer.latent_channels, dtype=torch.float64) for part in ("first", "later")}
     paths = list_mp4_files(arguments.dataset_path)[: arguments.num_clips]
-    progress = Progress(len(paths), "clips", enabled=True)
+    progress = Progress(len(paths), "clips")
     for path in paths:
         frames = read_video(path)[: arguments.num_frames]
         frames = frames[: (len(frames) - 1) // tokenizer.temporal_factor * tokenizer.temporal_factor + 1]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cosmos1.data.batches.sampler import held_out_names
-from cosmos1.data.command_line import Progress, run_command, use_each
+from cosmos1.data.command_line import run_command, use_each
 from cosmos1.data.files import sha256_of_json, write_bytes
 from cosmos1.data.geometry.actions import bridge_actions
 from cosmos1.data.geometry.rotations import euler_angles, rotation_of_quaternion
@@ -33,6 +33,7 @@ from cosmos1.data.preparing.output_folder import (
 from cosmos1.data.sources.lerobot import LeRobotDataset, LeRobotEpisode, open_lerobot
 from cosmos1.data.video import write_video
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.progress import Progress
 
 STATE_LAYOUTS = {"xyz_rpy_gripper": 7, "xyz_quaternion_gripper": 8}
 SPLIT_NAMES = {"train": "train", "val": "val", "validation": "val", "test": "test"}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.data.files import read_facts, sha256_of_json, write_json, write_tensor
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.data.preparing.encoders import add_device_option, choose_device, discrete_tokenizer
@@ -41,6 +41,7 @@ from cosmos1.data.sources.bridge import (
 from cosmos1.data.video import count_frames, probe_video, read_video, resize_frames
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.token_grid import parse_compression
+from cosmos1.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

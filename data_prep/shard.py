@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cosmos1.data.command_line import Progress, run_command
+from cosmos1.data.command_line import run_command
 from cosmos1.data.files import read_facts, tensor_bytes, write_json
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, load_folder_sample, read_info
 from cosmos1.data.formats.shard_writer import whole_folder, write_energon_metadata, write_shards
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import DataError
+from cosmos1.progress import Progress
 
 PLAIN_FORMAT = "cosmos latent folder"
 # Which data modules read the other formats: from latents, or from tokens.
@@ -58,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
     folder.setup()
     train, held_out = folder.split_names()
     with whole_folder(arguments.output_path, "--output_path") as temporary:
-        progress = Progress(len(train) + len(held_out), "samples", enabled=True)
+        progress = Progress(len(train) + len(held_out), "samples")
         order = np.random.RandomState([arguments.seed % 2**32, 1]).permutation(len(train))
         num_train = _write_split(arguments, temporary, "train", [train[index] for index in order], progress)
         num_val = _write_split(arguments, temporary, "val", held_out, progress)

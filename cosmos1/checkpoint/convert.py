@@ -6,8 +6,7 @@ import json
 import os
 import re
 import shutil
-import sys
-import time
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cosmos1.checkpoint.formats import Format, Weights, open_weights
 from cosmos1.checkpoint.lazy import LazyTensor
 from cosmos1.errors import CheckpointError
 from cosmos1.models.diffusion.config import DiTConfig
+from cosmos1.progress import Progress
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # The official trainer's files: trained weights rounded, EMA copies exact.
@@ -123,16 +123,16 @@ def _write_pt(file: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> P
     named = {n if n.startswith("logvar.") else family.official_prefix + n: tensor for n, tensor in official.items()}
     _check_space(file, named)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _published(file) as unfinished, _progress(file.name, named.values()) as report:
-        writers.write_pt(unfinished, named, report)
+    with _published(file) as unfinished:
+        writers.write_pt(unfinished, named, _report(file, named.values()))
     return file
 
 
 def _write_diffusers(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) -> Path:
     named = layouts.from_native(tensors, "diffusers")
-    with _published(folder) as unfinished, _progress(folder.name, named.values()) as report:
+    with _published(folder) as unfinished:
         unfinished.mkdir(parents=True)
-        writers.write_diffusers(unfinished, named, diffusers_config(weights.config), report)
+        writers.write_diffusers(unfinished, named, diffusers_config(weights.config), _report(folder, named.values()))
     return folder
 
 
@@ -144,8 +144,9 @@ def _write_nemo(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) 
             parts.append(writers.Part(stacked, tensor, int(match[1]), weights.config.num_layers))
         else:
             parts.append(writers.Part(name, tensor))
-    with _published(folder) as unfinished, _progress(folder.name, [part.tensor for part in parts]) as report:
+    with _published(folder) as unfinished:
         (unfinished / "weights").mkdir(parents=True)
+        report = _report(folder, [part.tensor for part in parts])
         writers.write_torch_dist(unfinished / "weights", parts, {}, report)
     return folder
 
@@ -155,10 +156,11 @@ def _write_dist(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) 
     ordered = {name: tensors[name] for name in networks.expected_shapes(weights.config) if name in tensors}
     parts = [writers.Part(name, tensor) for name, tensor in ordered.items()]
     checkpoint = folder / folders.folder_name(0, 0)
-    with _published(checkpoint) as unfinished, _progress(folder.name, ordered.values()) as report:
+    with _published(checkpoint) as unfinished:
         (unfinished / "weights").mkdir(parents=True)
         (unfinished / "context").mkdir()
         common = {"format_version": 1, "converted_from": str(weights.path)}
+        report = _report(folder, ordered.values())
         checksums = writers.write_torch_dist(unfinished / "weights", parts, common, report)
         (unfinished / "context" / "checksums.json").write_text(json.dumps(checksums, indent=0, sort_keys=True))
         (unfinished / "context" / "recipe.yaml").write_text(_recipe(weights))
@@ -191,6 +193,12 @@ def _check_space(destination: Path, tensors: dict[str, LazyTensor]) -> None:
         )
 
 
+def _report(written: Path, tensors: Iterable[LazyTensor]) -> Callable[[int], None]:
+    """To be called with the number of bytes of each tensor that is written."""
+    num_bytes = sum(tensor.num_bytes for tensor in tensors)
+    return Progress(num_bytes, "GiB", label=written.name, per_unit=2**30).advance
+
+
 @contextmanager
 def _published(final: Path):
     """A name beside ``final`` to write to; renamed to ``final`` when all is written, deleted when something fails."""
@@ -211,22 +219,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(label: str, tensors):
-    """Prints GiB written, rate and time left: in place on a terminal, a line every ten seconds in a log."""
-    total, done, started, last = sum(tensor.num_bytes for tensor in tensors), 0, time.monotonic(), time.monotonic()
-    interactive = sys.stdout.isatty()
-
-    def report(num_bytes: int) -> None:
-        nonlocal done, last
-        done += num_bytes
-        now = time.monotonic()
-        if now - last < (0.2 if interactive else 10) and done < total:
-            return
-        last, rate = now, done / max(now - started, 1e-6)
-        line = f"{label}: {done / 2**30:.2f}/{total / 2**30:.2f} GiB, {rate / 2**30:.2f} GiB/s, {(total - done) / rate:.0f} s left"
-        print(f"\r{line:78s}" if interactive else line, end="" if interactive and done < total else "\n", flush=True)
-
-    yield report

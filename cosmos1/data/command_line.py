@@ -1,44 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs that work through many items share: exit codes, how far they are, and items that cannot be used."""
+"""What programs that work through many items share: exit codes, work in several processes, and items that cannot be used."""
 
 import argparse
 import multiprocessing
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from cosmos1.errors import DataError, UserError
+from cosmos1.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 NAMES_SHOWN = 5
-
-
-class Progress:
-    """Says how far the work is, how fast it goes, and how long it will take; on one rank only."""
-
-    def __init__(self, total: int, unit: str, enabled: bool):
-        self.total, self.unit, self.enabled = total, unit, enabled and total > 0
-        self.done = 0
-        self.started = time.monotonic()
-        self.last_shown = self.started
-        self.is_terminal = sys.stdout.isatty()
-
-    def advance(self, count: int = 1) -> None:
-        self.done += count
-        now = time.monotonic()
-        interval = 0.2 if self.is_terminal else 10.0
-        if not self.enabled or (self.done < self.total and now - self.last_shown < interval):
-            return
-        self.last_shown = now
-        rate = self.done / max(now - self.started, 1e-9)
-        left = round((self.total - self.done) / rate)
-        line = f"{self.done}/{self.total} {self.unit}, {rate:.2f} {self.unit}/s, {left // 60}:{left % 60:02d} left"
-        ending = "\n" if self.done >= self.total or not self.is_terminal else ""
-        print(f"\r{line:60s}" if self.is_terminal else line, end=ending, flush=True)
 
 
 def for_each(work: Callable[[int], None], numbers: Sequence[int], unit: str, num_processes: int = 1) -> None:
@@ -46,7 +22,7 @@ def for_each(work: Callable[[int], None], numbers: Sequence[int], unit: str, num
 
     With several, ``work`` must be picklable: a function of a module, or a partial of one.
     """
-    progress = Progress(len(numbers), unit, enabled=True)
+    progress = Progress(len(numbers), unit)
     if num_processes <= 1:
         for number in numbers:
             work(number)

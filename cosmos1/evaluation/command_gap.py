@@ -30,14 +30,14 @@ def measure_commands(
 
     `score(video, command)` returns numbers by score name. Raises DataError for fewer than two videos.
     """
-    from cosmos1.data.command_line import Progress
+    from cosmos1.progress import Progress
 
     if len(names) < 2:
         raise DataError(f"{len(names)} videos: at least 2 are needed to compare a command with that of another video.")
     if options.num_shuffles < 1:
         raise ConfigError(f"--num_shuffles {options.num_shuffles}: at least 1 is needed.")
     shifts = range(1, min(options.num_shuffles, len(names) - 1) + 1)
-    progress = Progress(len(names), "videos", enabled=True)
+    progress = Progress(len(names), "videos")
     videos = []
     for index, name in enumerate(names):
         others = [score(name, names[(index + shift) % len(names)]) for shift in shifts]

@@ -44,9 +44,9 @@ def evaluate(evaluation: Evaluation, show_progress: bool = False) -> Dict[str, A
     pairs for a metric of sets; DataError for folders and videos that cannot be compared (see `find_pairs`). Later:
     the errors of damaged videos and of metrics that cannot take them, with the video's name.
     """
-    from cosmos1.data.command_line import Progress
     from cosmos1.data.files import write_json
     from cosmos1.evaluation.report import REPORT_FILE, write_report
+    from cosmos1.progress import Progress
 
     metrics = {name: find_metric(name) for name in evaluation.metrics}
     functions = {name: metric.prepare(evaluation.settings) for name, metric in metrics.items()}

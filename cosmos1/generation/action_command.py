@@ -95,7 +95,6 @@ def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
     from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, roll_out, steps_of
     from cosmos1.parallel import process_groups
-    from cosmos1.training.progress import counting_bar
 
     _, finish_video = command.hooks(options)
     task = command.choose_network(options, PROGRAM, untrained=None)
@@ -111,9 +110,8 @@ def generate(options: argparse.Namespace) -> None:
         print(*frames.describe(), sep="\n")
     options.fps = frames.fps
     for each, picture in zip(roll_outs, pictures):
-        with counting_bar("steps", enabled=is_main) as progress:
-            video = roll_out(generator, picture, each.episode, frames, settings, progress)
-        video = finish_video(video)
+        progress = command.step_reporter("samples")
+        video = finish_video(roll_out(generator, picture, each.episode, frames, settings, progress))
         if is_main:
             facts = asdict(frames) | {"action_annotation": str(each.episode.annotation), **vars(task.config.action)}
             command.save(each.request, each.request.prompt, video, options, facts)

@@ -195,15 +195,11 @@ def _texts(options: argparse.Namespace, task, prompt: str) -> list[str]:
 
 
 def _one_video(generator, signals, text, settings, options):
-    from cosmos1.parallel import process_groups
-    from cosmos1.training.progress import counting_bar
-
-    with counting_bar("tokens", enabled=process_groups.is_main_rank()) as progress:
-        use_graph = not options.no_cuda_graph
-        if signals.actions is not None:
-            return generator.roll_out(signals.views[0], signals.actions, settings, use_graph, progress)
-        given = generator.given_tokens(signals.views)
-        return generator.generate(given, text, settings, use_graph, progress, signals.controls)
+    use_graph, progress = not options.no_cuda_graph, command.step_reporter("tokens")
+    if signals.actions is not None:
+        return generator.roll_out(signals.views[0], signals.actions, settings, use_graph, progress)
+    given = generator.given_tokens(signals.views)
+    return generator.generate(given, text, settings, use_graph, progress, signals.controls)
 
 
 def _tell(*lines: str) -> None:

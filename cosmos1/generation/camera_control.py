@@ -62,7 +62,6 @@ def generate(options: argparse.Namespace) -> None:
     from cosmos1.generation.generator import VideoShape
     from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
-    from cosmos1.training.progress import counting_bar
 
     check_prompt, finish_video = command.hooks(options)
     prompts = [check_prompt(request.prompt) for request in requests]
@@ -82,8 +81,7 @@ def generate(options: argparse.Namespace) -> None:
     for shot, prompt, text in zip(shots, prompts, texts[:-1]):
         shown = Prompt(text[None], shape.fps, negative, shot.controls, shot.padding_mask)
         settings = command.sampling_settings(shot.options)
-        with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-            frames = generator.generate(shown, shape, settings, shot.given_frames, progress)
+        frames = generator.generate(shown, shape, settings, shot.given_frames, command.step_reporter())
         frames = finish_video(frames)
         if process_groups.is_main_rank():
             save(shot, prompt, frames, rays)

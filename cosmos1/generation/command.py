@@ -267,19 +267,23 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     process_groups.shutdown()
 
 
+def step_reporter(unit: str = "steps") -> Callable[[int, int], None]:
+    """Shows how far one video is, on one rank; samplers call it with (done, total)."""
+    from cosmos1.parallel import process_groups
+    from cosmos1.progress import Progress
+
+    return Progress(0, unit, process_groups.is_main_rank()).reach
+
+
 def _one_video(generator, options, request, prompt, shape, video2world):
     from cosmos1.generation.generator import read_given_frames
-    from cosmos1.parallel import process_groups
-    from cosmos1.training.progress import counting_bar
 
     settings = sampling_settings(options)
-    with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-        if not video2world:
-            return generator.generate(prompt, shape, settings, progress=progress)
-        given = read_given_frames(request.visual_input, options.num_input_frames)
-        return generator.generate_long(
-            options.num_chunks, options.num_input_frames, settings, given, prompt=prompt, shape=shape, progress=progress
-        )
+    shown = {"prompt": prompt, "shape": shape, "progress": step_reporter()}
+    if not video2world:
+        return generator.generate(settings=settings, **shown)
+    given = read_given_frames(request.visual_input, options.num_input_frames)
+    return generator.generate_long(options.num_chunks, options.num_input_frames, settings, given, **shown)
 
 
 def save(request: Request, prompt: str, frames, options: argparse.Namespace, facts: dict | None = None) -> None:

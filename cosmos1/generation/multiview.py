@@ -251,8 +251,6 @@ def generate_views(
     import torch
 
     from cosmos1.models.diffusion.generation import GivenFrames, Prompt
-    from cosmos1.parallel import process_groups
-    from cosmos1.training.progress import counting_bar
 
     config, prompt = generator.task.config, Prompt(text, shape.fps, negative, drive.controls)
     channels, frames, height, width = shape.latent_shape(config)
@@ -262,8 +260,7 @@ def generate_views(
         starts = [generator.encode_start(frames, shape) for frames in drive.given_frames]
         prompt.given = GivenFrames(torch.cat(starts, dim=2), count)
     latent_shape, settings = [channels, num_views * frames, height, width], command.sampling_settings(drive.options)
-    with counting_bar("denoising", enabled=process_groups.is_main_rank()) as progress:
-        latent = generator.sample_latent(latent_shape, prompt, settings, progress)
+    latent = generator.sample_latent(latent_shape, prompt, settings, command.step_reporter())
     return [generator.decode(view, shape.num_frames) for view in latent.chunk(num_views, dim=2)]
 
 

@@ -55,7 +55,7 @@ class TrainingRun:
         self.watchdog = Watchdog(trainer.hang, self.folder)
         self.stragglers = StragglerReport(trainer.straggler_percent)
         self.saves = SaveAttempts(self.folder, log.ckpt.max_failed_saves, self.metrics.message)
-        self.stop_requested = False
+        self.signalled = False
         self.metric_sums = MetricSums(self.model)
 
     # ---- start and end ----
@@ -69,12 +69,12 @@ class TrainingRun:
             (self.folder / "recipe.yaml").write_text(self.recipe_text)
         with self.metrics, self._stop_on_signal(), self.watchdog:
             self._notify("on_train_start")
-            self._train()
+            stopped = self._train()
             self.watchdog.enter("callbacks", self.progress.step)
             self._notify("on_train_end")
             self.watchdog.enter("saving", self.progress.step)
             self.writer.finish()
-            state = "stopped by a signal" if self.stop_requested else "finished"
+            state = "stopped by a signal" if stopped else "finished"
             self.metrics.message(
                 f"{state} at step {self.progress.step}; {self.progress.skipped_steps} steps skipped; run folder {self.folder}"
             )
@@ -145,12 +145,15 @@ class TrainingRun:
 
     @contextmanager
     def _stop_on_signal(self):
-        """SIGTERM (Slurm preemption, torchrun shutdown) sets a flag; the loop saves and leaves."""
+        """SIGTERM (Slurm preemption, torchrun shutdown) sets a flag of this rank; when the ranks next agree, all save and leave.
 
-        def request(number, frame):
-            self.stop_requested = True
+        Nothing else writes the flag: a signal may come at any moment, also while the ranks agree.
+        """
 
-        previous = signal.signal(signal.SIGTERM, request)
+        def note(number, frame):
+            self.signalled = True
+
+        previous = signal.signal(signal.SIGTERM, note)
         try:
             yield
         finally:
@@ -163,7 +166,8 @@ class TrainingRun:
 
     # ---- steps ----
 
-    def _train(self) -> None:
+    def _train(self) -> bool:
+        """Whether a signal ended it."""
         loader = self.data.train_batches(self.dp_rank, self.dp_size, self.progress.consumed_samples)
         devices.reset_peak_memory()
         while self.progress.step < self.trainer.max_steps:
@@ -177,17 +181,17 @@ class TrainingRun:
             if values:
                 values |= self._speed(batches, time.perf_counter() - started, loaded - started)
                 self._log(values)
-            self._after_step(values)
-            if self.stop_requested:
-                return
+            if self._after_step(values):
+                return True
+        return False
 
     def _log(self, values: dict[str, float]) -> None:
         for line in self.stragglers.compare(values["step_time_s"]):
             self.metrics.message(line)
         self.metrics.log(self.progress.step, values)
 
-    def _after_step(self, values: dict[str, float]) -> None:
-        """Callbacks, validation and saving, where they are due."""
+    def _after_step(self, values: dict[str, float]) -> bool:
+        """Callbacks, validation and saving, where they are due; whether all ranks stop here, because one was signalled."""
         step, ckpt, interval = self.progress.step, self.log.ckpt, self.trainer.val_check_interval
         is_last = step == self.trainer.max_steps
         self.watchdog.enter("callbacks", step)
@@ -201,6 +205,7 @@ class TrainingRun:
             self.watchdog.enter("saving", step)
             with self.saves.attempt(is_final=is_last or stopping):
                 self.save()
+        return stopping
 
     def _step(self, batches: list[dict]) -> dict[str, float]:
         """One optimizer step; gradients that are NaN or infinite are not applied."""
@@ -256,18 +261,17 @@ class TrainingRun:
             )
 
     def _agree(self) -> tuple[bool, bool]:
-        """Whether any rank was asked to stop, and whether a failed save is to be tried again. Collective.
+        """Whether any rank was signalled to stop, and whether a failed save is to be tried again. Collective.
 
         Also makes a finished background save visible.
         """
-        flags = torch.tensor([float(self.stop_requested), float(self.saves.retry_due()), float(self.writer.is_writing)])
+        flags = torch.tensor([float(self.signalled), float(self.saves.retry_due()), float(self.writer.is_writing)])
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        self.stop_requested = bool(flags[0])
         if self.writer.has_pending and not flags[2]:
             self.watchdog.enter("saving", self.progress.step)
             with self.saves.attempt():
                 self._finish_save()
-        return self.stop_requested, bool(flags[1])
+        return bool(flags[0]), bool(flags[1])
 
     def _speed(self, batches: list[dict], step_time: float, data_time: float) -> dict[str, float]:
         samples = self.data.global_batch_size

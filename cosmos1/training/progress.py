@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a run is: a bar on a terminal, one plain line per logged step in a log file."""
 
-import sys
 import time
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
+
+from cosmos1.progress import is_terminal
 
 
 class ProgressDisplay:
@@ -14,12 +14,12 @@ class ProgressDisplay:
 
     Args:
         max_steps: the last step of the run.
-        interactive: whether to draw a bar; by default whether stdout is a terminal.
+        interactive: whether to draw a bar; by default where stdout is a terminal.
     """
 
     def __init__(self, max_steps: int, interactive: Optional[bool] = None):
         self.max_steps = max_steps
-        self.interactive = sys.stdout.isatty() if interactive is None else interactive
+        self.interactive = is_terminal() if interactive is None else interactive
         self.seconds_per_step: Optional[float] = None
         self._last: Optional[tuple] = None
         self._bar: Any = None
@@ -91,25 +91,3 @@ class ProgressDisplay:
             self._bar.start()
         task = self._bar.task_ids[0]
         self._bar.update(task, completed=step, description=" | ".join(self._facts(step, values)[1:]), refresh=True)
-
-
-@contextmanager
-def counting_bar(label: str, enabled: bool = True) -> Iterator[Optional[Callable[[int, int], None]]]:
-    """A bar with rate and ETA for work whose steps call back with ``(done, total)``; None on other ranks."""
-    if not enabled:
-        yield None
-        return
-    started, last_line = time.monotonic(), 0.0
-    interactive = sys.stdout.isatty()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last_line
-        elapsed = time.monotonic() - started
-        if not interactive and done < total and elapsed - last_line < 10:
-            return
-        last_line = elapsed
-        left = elapsed / done * (total - done)
-        line = f"{label}: {done}/{total}, {elapsed / done:.2f} s each, {left:.0f} s left"
-        print(f"\r{line:60s}" if interactive else line, end="" if interactive and done < total else "\n", flush=True)
-
-    yield report

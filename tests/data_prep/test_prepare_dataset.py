@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from cosmos1.data.command_line import Progress
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.data.preparing import clip_writer
 from cosmos1.data.preparing.encoders import LatentEncoder
@@ -22,6 +21,7 @@ from cosmos1.data.sources.clip_plan import PlannedVideo
 from cosmos1.data.video import count_frames, frames_to_tensor, probe_video, read_video, resize_frames, write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import build_video_tokenizer
+from cosmos1.progress import Progress
 from data_prep import prepare_dataset
 from tests.processes import Process
 

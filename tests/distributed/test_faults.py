@@ -108,6 +108,7 @@ def tried(latents, log_dir, source):
         job("below_a_file", latents, log_dir / "a_file", {"trainer.max_steps": 1}, may_fail=True),
         job("disk_full", latents, log_dir, full | {"log.ckpt.async_save": False}, may_fail=True, disk_full_at=3),
         job("disk_full_later", latents, log_dir, full, may_fail=True, disk_full_at=3),
+        job("signalled", latents, log_dir, {"trainer.max_steps": 6}, stop_while_agreeing_at=2),
         job("nan_once", latents, log_dir, {"trainer.max_steps": 4, "model.nan_steps": [1]}),
         job(
             "nan_often",
@@ -183,6 +184,12 @@ def test_consecutive_steps_with_nan_end_the_run(tried, log_dir):
         assert "3 consecutive steps" in result["message"] and "trainer.max_bad_steps=3" in result["message"]
     # One bad step between good ones does not count towards the limit.
     assert series(log_dir, "nan_often", "skipped_steps") == {1: 0, 2: 1, 3: 1, 4: 2, 5: 3}
+
+
+def test_a_signal_that_comes_while_the_ranks_agree_is_not_lost(tried, log_dir):
+    """It is seen when they agree the next time."""
+    [saved] = complete_checkpoints(log_dir / "signalled/run/checkpoints")
+    assert saved.step == 3
 
 
 def test_sigterm_to_every_process_of_a_job_saves_and_ends_with_status_0(latents, tmp_path):

@@ -13,6 +13,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import List, Optional
@@ -102,6 +104,19 @@ class StopAt:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class StopWhileAgreeing:
+    """Signals rank 0 while it waits for rank 1, which is late at the end of this step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, run, values):
+        if run.progress.step == self.step and dist.get_rank() == 0:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        elif run.progress.step == self.step:
+            time.sleep(1.0)
+
+
 class FillDisk:
     """After a step no file of this process may grow beyond 20 kB: its part of a checkpoint does not fit."""
 
@@ -162,6 +177,8 @@ def run(job: dict, make_recipe=recipe) -> dict:
     arguments["trainer"].callbacks = [steps]
     if "stop_at" in job:
         arguments["trainer"].callbacks.append(StopAt(job["stop_at"], job.get("stop_rank", 0)))
+    if "stop_while_agreeing_at" in job:
+        arguments["trainer"].callbacks.append(StopWhileAgreeing(job["stop_while_agreeing_at"]))
     if "disk_full_at" in job:
         arguments["trainer"].callbacks.append(FillDisk(job["disk_full_at"]))
         arguments["trainer"].hang.factor = 0  # heartbeats lengthen the file in which these ranks meet

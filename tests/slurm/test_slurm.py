@@ -19,6 +19,9 @@ def test_two_nodes_succeed_and_the_secret_is_nowhere_on_disk(launcher):
     ended = launcher.launch("success", options, ["trainer.max_steps=3"], HF_TOKEN=SECRET)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "COMPLETED  exit status 0" in ended.stdout and "finished at step 3" in ended.stdout
+    assert (
+        "\nstep 3/3 | loss " in ended.stdout and "\x1b" not in ended.stdout
+    )  # lines, although Slurm's output is a terminal
     assert "cpu x 2" in ended.stdout.lower()
     assert f"secret of {len(SECRET)} characters" in ended.stdout
     written = [path for path in launcher.home.rglob("*") if path.is_file()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cosmos1.data.command_line import Progress, use_each
+from cosmos1.data.command_line import use_each
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, REQUIRED_PARTS
 from cosmos1.data.preparing.encoders import LatentEncoder, add_encoder_options, text_files_of_rows
 from cosmos1.data.preparing.latent_writer import unfinished_samples, write_sample_files
@@ -23,6 +23,7 @@ from cosmos1.data.sources.clip_plan import PlannedVideo
 from cosmos1.data.text_rows import read_text_rows
 from cosmos1.data.video import count_frames, iterate_frames, resize_frames
 from cosmos1.errors import DataError
+from cosmos1.progress import Progress
 
 
 def add_sample_options(parser: argparse.ArgumentParser, seed_draws: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from cosmos1.data.command_line import Progress, use_each
+from cosmos1.data.command_line import use_each
 from cosmos1.data.files import write_json, write_tensor
 from cosmos1.data.preparing.encoders import LatentEncoder, writes_tokens
 from cosmos1.data.preparing.output_folder import (
@@ -19,6 +19,7 @@ from cosmos1.data.preparing.output_folder import (
 from cosmos1.errors import ConfigError
 from cosmos1.models.tokenizers.token_grid import latent_grid, parse_compression
 from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS
+from cosmos1.progress import Progress
 
 if TYPE_CHECKING:
     import torch

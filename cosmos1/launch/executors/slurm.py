@@ -156,8 +156,9 @@ def slurm_executor(job: Job, index: int) -> Any:
         additional_parameters=options,
         # --wait: when one node is done, the others get as long to save
         srun_args=[f"--wait={profile.save_seconds}"],
-        # NeMo-Run writes it unquoted, so that the batch shell expands the variable; a node may have several addresses
-        env_vars={"HEAD_NODE_IP": "${head_node_ip%% *}"},
+        # NeMo-Run writes the first unquoted, so that the batch shell expands it; a node may have several addresses. It also
+        # asks Slurm for unbuffered output, a pseudo-terminal that ends in the log, where no bar should be drawn.
+        env_vars={"HEAD_NODE_IP": "${head_node_ip%% *}", "TERM": "dumb"},
         retries=job.retries,
         dependency_type="afterany",
         packager=run.Packager(),
