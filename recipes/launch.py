@@ -17,6 +17,7 @@ from importlib import import_module
 from cosmos1.errors import UserError
 from cosmos1.launch.jobs import UNKNOWN, JobLost, Record, find_record, make_job, refuse_secrets
 from cosmos1.launch.profile_file import choose_profile
+from cosmos1.option_types import count_from
 
 EXECUTORS = {
     "local": ("local", "Local"),
@@ -146,15 +147,6 @@ def launch_parser() -> argparse.ArgumentParser:
         help="start again up to N times after a failure; the run resumes",
     )
     return parser
-
-
-def count_from(least: int):
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is no count; use {least} or more")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.data.sources.bridge import SPLITS, Episode, read_episode, read_episodes
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
+from cosmos1.generation.given_frames import first_picture
 from cosmos1.generation.hooks import add_rule_options
+from cosmos1.generation.requests import Request, output_path
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
+from cosmos1.option_types import count_from, number, positive_number
 
 PROGRAM = "recipes/generate/action_control.py"
 
@@ -27,20 +30,20 @@ def parser(description: str) -> argparse.ArgumentParser:
     many = p.add_argument_group("all episodes of a Bridge tree")
     many.add_argument("--dataset_path", help="folder of annotation/ and videos/")
     many.add_argument("--split", choices=SPLITS, default="val")
-    many.add_argument("--camera", type=int, default=0, help='place in the "videos" list of an annotation')
+    many.add_argument("--camera", type=count_from(0), default=0, help='place in the "videos" list of an annotation')
     many.add_argument("--shuffle_actions", action="store_true", help="follow the actions of the next episode instead")
     trained = p.add_argument_group("facts of training: another value is refused, needed where none is recorded")
-    trained.add_argument("--height", type=int, help="pixels")
-    trained.add_argument("--width", type=int, help="pixels")
-    trained.add_argument("--fps", type=float, help="the robot's control rate")
+    trained.add_argument("--height", type=count_from(1), help="pixels")
+    trained.add_argument("--width", type=count_from(1), help="pixels")
+    trained.add_argument("--fps", type=positive_number, help="the robot's control rate")
     trained.add_argument("--action_convention", choices=tuple(ACTION_CONVENTIONS), help="docs/action_control.md")
-    p.add_argument("--guidance", type=float, default=0.0, help="away from no text; no effect without text in training")
-    p.add_argument("--num_steps", type=int, default=35, help="denoising steps of each frame")
+    p.add_argument("--guidance", type=number, default=0.0, help="away from no text; no effect without text in training")
+    p.add_argument("--num_steps", type=count_from(1), default=35, help="denoising steps of each frame")
     p.add_argument("--sampler", choices=("res", "euler", "euler_diffusers"), default="res")
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
-    p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
-    p.add_argument("--video_save_path", default="generated.mp4", help="with --dataset_path: a folder")
+    p.add_argument("--seed", type=count_from(0), default=1)
+    p.add_argument("--tp_size", type=count_from(1), default=1, help="GPUs that share each layer")
+    p.add_argument("--cp_size", type=count_from(1), default=1, help="GPUs that share the tokens")
+    command.add_output_option(p, "--dataset_path")
     add_rule_options(p, prompts=False)
     return p
 
@@ -50,7 +53,7 @@ class RollOut:
     """One video to make: the actions, the picture to start from, and where the video goes."""
 
     episode: Episode
-    request: command.Request
+    request: Request
 
 
 def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut]:
@@ -60,13 +63,13 @@ def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut
         raise ConfigError(
             "give --input_image_or_video_path and --action_annotation_path for one video, or --dataset_path for all episodes"
         )
-    save_path = Path(options.video_save_path)
+    save_path = output_path(options, is_folder=bool(options.dataset_path))
     if options.dataset_path:
         return _of_dataset(options, save_path, action_dim)
     if options.shuffle_actions:
         raise ConfigError("--shuffle_actions takes the actions of another episode of --dataset_path; give that")
     episode = read_episode(None, Path(options.action_annotation_path), action_dim)
-    return [RollOut(episode, command.Request(episode.text, options.input_image_or_video_path, save_path))]
+    return [RollOut(episode, Request(episode.text, options.input_image_or_video_path, save_path))]
 
 
 def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> list[RollOut]:
@@ -76,19 +79,9 @@ def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> l
     shift = 1 if options.shuffle_actions else 0
     followed = episodes[shift:] + episodes[:shift]
     return [
-        RollOut(
-            actions, command.Request(actions.text, str(episode.video(options.camera)), folder / f"{episode.name}.mp4")
-        )
+        RollOut(actions, Request(actions.text, str(episode.video(options.camera)), folder / f"{episode.name}.mp4"))
         for episode, actions in zip(episodes, followed)
     ]
-
-
-def first_picture(path: str):
-    """The picture ``[H, W, 3]`` uint8 of an image file, or the first frame of a video."""
-    from cosmos1.data.video import iterate_frames
-    from cosmos1.generation.generator import is_picture, read_given_frames
-
-    return read_given_frames(path, 1)[0] if is_picture(path) else next(iterate_frames(path))
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -108,7 +101,7 @@ def generate(options: argparse.Namespace) -> None:
     is_main = process_groups.is_main_rank()
     if is_main:
         print(*frames.describe(), sep="\n")
-    options.fps = frames.fps
+    options.fps = frames.fps / frames.interval  # a video shows every interval-th frame
     for each, picture in zip(roll_outs, pictures):
         progress = command.step_reporter("samples")
         video = finish_video(roll_out(generator, picture, each.episode, frames, settings, progress))

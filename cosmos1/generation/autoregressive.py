@@ -14,11 +14,13 @@ from cosmos1.data.geometry.letterbox import letterbox, letterbox_frames
 from cosmos1.data.video import cover_and_crop, frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.generation.action_control import windows
+from cosmos1.generation.command import program_for
 from cosmos1.generation.generator import open_network, recorded_settings
 from cosmos1.models.autoregressive.config import GPTConfig, gpt_config
 from cosmos1.models.autoregressive.generation import generate_tokens
 from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.models.autoregressive.sampling import SamplingSettings
+from cosmos1.models.diffusion.config import DiTConfig
 from cosmos1.models.tokenizers.cosmos_dv import HUB_NAMES
 from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
 from cosmos1.models.tokenizers.token_grid import clip_shape, latent_grid
@@ -55,7 +57,7 @@ def task_of_checkpoint(path: Path, height: int | None = None, width: int | None 
 def _task_of_record(path: Path, recorded: dict) -> AutoregressiveModel:
     try:
         if "num_query_groups" not in recorded["config"]:
-            raise _other_family()
+            raise _other_family(networks.config_from_record(DiTConfig, recorded["config"]))
         tokenizer = {name: recorded[name] for name in ("tokenizer", "tokenizer_path", "compression_factor")}
         config = networks.config_from_record(GPTConfig, recorded["config"])
     except (KeyError, TypeError) as error:
@@ -66,14 +68,12 @@ def _task_of_record(path: Path, recorded: dict) -> AutoregressiveModel:
 def _task_of_weights(path: Path) -> AutoregressiveModel:
     config = formats.open_weights(hub.locate(str(path))).config
     if not isinstance(config, GPTConfig):
-        raise _other_family()
+        raise _other_family(config)
     return AutoregressiveModel(config=config)
 
 
-def _other_family() -> ConfigError:
-    return ConfigError(
-        "the checkpoint holds a diffusion network; use recipes/generate/text2world.py or recipes/generate/video2world.py"
-    )
+def _other_family(config: DiTConfig) -> ConfigError:
+    return ConfigError(f"the checkpoint holds a diffusion network; use {program_for(config)}")
 
 
 def task_of_size(size: str) -> AutoregressiveModel:

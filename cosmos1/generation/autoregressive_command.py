@@ -2,12 +2,15 @@
 """The command line of ``recipes/generate/autoregressive.py``."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from cosmos1.errors import ConfigError
 from cosmos1.generation import command
 from cosmos1.generation.autoregressive_signals import add_signal_options, check_options, read_signals
 from cosmos1.generation.hooks import add_rule_options
+from cosmos1.generation.requests import Request, output_path, read_batch
+from cosmos1.option_types import count_from, number, positive_number
 
 SIZES = ("4b", "12b", "5b", "13b", "tiny", "tiny_video2world")
 INPUT_TYPES = ("video", "image", "text_and_video", "text_and_image")
@@ -33,23 +36,27 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--encoder_path", help="of cosmos_dv: encoder.jit, its folder or a Hugging Face id")
     p.add_argument("--decoder_path", help="of cosmos_dv: decoder.jit, its folder or a Hugging Face id")
     p.add_argument("--tokenizer_compression_factor", help="like 8,16,16; default: the one recorded with the weights")
-    p.add_argument("--num_context_frames", type=int, help="frames of the whole video; default: what was trained")
-    p.add_argument("--height", type=int, help="pixels; default: what was trained")
-    p.add_argument("--width", type=int)
+    p.add_argument(
+        "--num_context_frames", type=count_from(1), help="frames of the whole video; default: what was trained"
+    )
+    p.add_argument("--height", type=count_from(1), help="pixels; default: what was trained")
+    p.add_argument("--width", type=count_from(1))
     p.add_argument("--input_image_or_video_path", "--conditioned_image_or_video_path")
     p.add_argument("--input_type", choices=INPUT_TYPES, help="an image type gives one frame; default: by the file")
-    p.add_argument("--num_input_frames", type=int, default=9, help="1 or 9: how many last frames of a video are given")
+    p.add_argument(
+        "--num_input_frames", type=count_from(1), default=9, help="1 or 9: how many last frames of a video are given"
+    )
     p.add_argument("--prompt", help="Video2World")
     p.add_argument("--text_encoder", choices=("hashed", "t5"), help="default: t5, with dct_fsq hashed")
     p.add_argument("--batch_input_path", help='jsonl, a line per video: {"visual_input": path, "prompt": ...}')
-    p.add_argument("--temperature", type=float, default=1.0, help="0: always the most probable token")
+    p.add_argument("--temperature", type=number, default=1.0, help="0: always the most probable token")
     p.add_argument(
-        "--top_p", type=float, help=f"default {DEFAULT_TOP_P}; recommended: 4b 0.8, 12b 0.9, 5b 0.7, 13b 0.8"
+        "--top_p", type=number, help=f"default {DEFAULT_TOP_P}; recommended: 4b 0.8, 12b 0.9, 5b 0.7, 13b 0.8"
     )
     p.add_argument("--top_k", type=int, help="instead of --top_p")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--fps", type=float, default=25)
-    p.add_argument("--video_save_path", "--video_save_name", default="generated.mp4", help="with a batch: a folder")
+    p.add_argument("--seed", type=count_from(0), default=0)
+    p.add_argument("--fps", type=positive_number, default=25)
+    command.add_output_option(p, "--batch_input_path", "--video_save_name")
     add_rule_options(p)
     p.add_argument(
         "--tp_size",
@@ -80,23 +87,30 @@ def take_official_options(options: argparse.Namespace) -> None:
         options.checkpoint = str(Path(options.checkpoint_dir, options.checkpoint or ""))
     if options.video_save_folder is not None:
         # With a batch the folder holds the videos, whatever one video would be called.
-        name = "" if options.batch_input_path is not None else options.video_save_path
+        name = "" if options.batch_input_path is not None else options.video_save_path or "generated.mp4"
         options.video_save_path = str(Path(options.video_save_folder, name))
     ignored = [f"--{name}" for name in WITHOUT_EFFECT if getattr(options, name)]
     if ignored:
         _tell(f"without effect: {', '.join(ignored)}")
 
 
-def read_requests(options: argparse.Namespace) -> list[command.Request]:
-    """The videos asked for, by ``--input_image_or_video_path`` or by the lines of ``--batch_input_path``."""
-    visual_input = (options.conditioned_images or [options.input_image_or_video_path])[0]
-    if (visual_input is None) == (options.batch_input_path is None):
-        raise ConfigError("give either --input_image_or_video_path or --batch_input_path")
-    save_path = Path(options.video_save_path)
+def read_requests(options: argparse.Namespace) -> list[Request]:
+    """The videos asked for, by ``--input_image_or_video_path``, ``--conditioned_images`` (one video of several views), or
+    the lines of ``--batch_input_path``."""
+    sources = (options.input_image_or_video_path, options.conditioned_images, options.batch_input_path)
+    if sum(source is not None for source in sources) != 1:
+        raise ConfigError(
+            "give one of --input_image_or_video_path or --batch_input_path, or --conditioned_images for several views"
+        )
+    if options.prompt is not None and (options.view_prompts or options.batch_input_path):
+        raise ConfigError(
+            "--prompt is for one video with one text; leave it out, or --view_prompts or --batch_input_path"
+        )
     if options.batch_input_path is None:
-        name = save_path if save_path.suffix else save_path.with_suffix(".mp4")
-        return [command.Request(options.prompt or (options.view_prompts or [""])[0], visual_input, name)]
-    requests = command.read_jsonl(Path(options.batch_input_path), save_path, needs_prompt=False)
+        visual_input = options.input_image_or_video_path or options.conditioned_images[0]
+        prompt = options.prompt or (options.view_prompts or [""])[0]
+        return [Request(prompt, visual_input, output_path(options, is_folder=False))]
+    requests = read_batch(options, ("visual_input", "seed"), needs_prompt=False)
     if any(request.visual_input is None for request in requests):
         raise ConfigError(f'--batch_input_path {options.batch_input_path}: every line needs "visual_input"')
     return requests
@@ -104,7 +118,6 @@ def read_requests(options: argparse.Namespace) -> list[command.Request]:
 
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
-    take_official_options(options)
     requests = read_requests(options)
     from cosmos1.generation.autoregressive import AutoregressiveGenerator
     from cosmos1.parallel import process_groups
@@ -128,11 +141,12 @@ def generate(options: argparse.Namespace) -> None:
     generator.decoder_path = options.decoder_path or generator.decoder_path
     _tell(*generator.report)
     for request, used, text, signal in zip(requests, prompts, _embeddings(options, task, prompts), signals):
-        frames, rate = _one_video(generator, signal, text, settings, options)
+        seeded = replace(settings, seed=request.options(options).seed)
+        frames, rate = _one_video(generator, signal, text, seeded, options)
         frames = finish_video(frames)
         if process_groups.is_main_rank():
             facts = {"top_p_used": settings.top_p, "tokens_per_s": round(rate, 1), "prompts_used": used}
-            command.save(request, used[0] if used else "", frames, options, facts)
+            command.save(request, used[0] if used else "", frames, request.options(options), facts)
         _tell(f"{rate:.1f} tokens per second after the prompt")
     process_groups.shutdown()
 
@@ -175,7 +189,7 @@ def _task(options: argparse.Namespace):
     return task
 
 
-def _check_prompts(requests: list[command.Request], reads_text: bool) -> None:
+def _check_prompts(requests: list[Request], reads_text: bool) -> None:
     if reads_text and not all(request.prompt for request in requests):
         raise ConfigError('a Video2World network needs --prompt (or "prompt" in every line)')
     if not reads_text and any(request.prompt for request in requests):
@@ -187,6 +201,8 @@ def _texts(options: argparse.Namespace, task, prompt: str) -> list[str]:
     if not task.config.reads_text:
         return []
     if task.config.views is None or task.config.views.shared_text:
+        if options.view_prompts:
+            raise ConfigError("--view_prompts: the views of this network share one text; give it as --prompt")
         return [prompt]
     prompts = options.view_prompts or [prompt] * task.config.num_views
     if len(prompts) != task.config.num_views:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.generation.action_command import first_picture
 from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
 from cosmos1.generation.command import checkpoint_path, recorded_data
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
     from cosmos1.models.autoregressive.model import AutoregressiveModel
 
-# The options of each signal, by its field of ``model.config``. Exactly one of them is needed.
+# The options of each signal, by its field of ``model.config``: those of which one is needed, and what may go with it.
 OPTIONS = {
-    "action": ("action_annotation_path",),
-    "camera": ("camera_extrinsics_path", "camera_path"),
-    "views": ("conditioned_images",),
-    "trajectory": ("trajectory", "trajectory_path"),
+    "action": (("action_annotation_path",), ("action_convention",)),
+    "camera": (("camera_extrinsics_path", "camera_path"), ("camera_path_amount", "field_of_view", "metres_per_unit")),
+    "views": (("conditioned_images",), ("view_prompts",)),
+    "trajectory": (("trajectory", "trajectory_path"), ("trajectory_speed",)),
 }
 
 
@@ -54,11 +53,12 @@ def check_options(options: argparse.Namespace, task: "AutoregressiveModel") -> N
     """Raise :class:`ConfigError` for options of signals that the network does not take, and for missing ones."""
     if task.config.controls and options.batch_input_path:
         raise ConfigError("--batch_input_path knows no control signals; make one video per call")
-    for name, alternatives in OPTIONS.items():
-        given = [f"--{option}" for option in alternatives if getattr(options, option) is not None]
+    for name, (alternatives, others) in OPTIONS.items():
+        given = [f"--{option}" for option in (*alternatives, *others) if getattr(options, option) is not None]
         if getattr(task.config, name) is None and given:
             raise ConfigError(f"{given[0]}: the network takes no control signal of this kind ({name}); leave it out")
-        if getattr(task.config, name) is not None and len(given) != 1:
+        num_given = sum(getattr(options, option) is not None for option in alternatives)
+        if getattr(task.config, name) is not None and num_given != 1:
             needed = " or ".join(f"--{option}" for option in alternatives)
             raise ConfigError(f"the network takes the control signal {name}; give {needed}")
 
@@ -71,12 +71,14 @@ def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path:
     """
     import torch
 
+    from cosmos1.generation.given_frames import first_picture
+
     config = task.config
     if config.action is not None:
         return Signals([first_picture(path)[None]], actions=_read_actions(options, task))
-    signals = Signals([given_frames(path, options)])
+    signals = Signals(_given_frames([path] if config.views is None else options.conditioned_images, options, task))
     if config.views is not None:
-        _read_views(options, task, signals)
+        signals.controls["view_indices"] = torch.arange(task.config.num_views)[None]
     if config.camera is not None:
         signals.controls["plucker_tokens"] = _read_rays(options, task, signals.views[0])
     if config.trajectory is not None:
@@ -84,27 +86,15 @@ def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path:
     return signals
 
 
-def given_frames(path: str, options: argparse.Namespace) -> "np.ndarray":
-    """Frames ``[N, H, W, 3]`` uint8 that the video begins with."""
-    from cosmos1.generation.generator import is_picture, read_given_frames
+def _given_frames(paths: list[str], options: argparse.Namespace, task: "AutoregressiveModel") -> "list[np.ndarray]":
+    """Frames ``[N, H, W, 3]`` uint8 that each view begins with."""
+    from cosmos1.generation.given_frames import read_views
 
-    is_image = is_picture(path) or (options.input_type or "").endswith("image")
-    return read_given_frames(path, 1 if is_image else options.num_input_frames)
-
-
-def _read_views(options: argparse.Namespace, task: "AutoregressiveModel", signals: Signals) -> None:
-    import torch
-
-    paths, num_views = options.conditioned_images, task.config.num_views
-    if len(paths) != num_views:
+    if len(paths) != task.config.num_views:
         raise ConfigError(
-            f"--conditioned_images: {len(paths)} files, the network has {num_views} views; give one for each"
+            f"--conditioned_images: {len(paths)} files, the network has {task.config.num_views} views; give one for each"
         )
-    signals.views = [given_frames(path, options) for path in paths]
-    lengths = [len(frames) for frames in signals.views]
-    if len(set(lengths)) > 1:
-        raise ConfigError(f"--conditioned_images: {lengths} frames; give videos alone, or pictures alone")
-    signals.controls["view_indices"] = torch.arange(num_views)[None]
+    return read_views(paths, 1 if (options.input_type or "").endswith("image") else options.num_input_frames)
 
 
 def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel") -> "torch.Tensor":
@@ -133,16 +123,15 @@ def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames:
     import torch
 
     from cosmos1.data.geometry.cameras import plucker_embeddings
-    from cosmos1.data.geometry.letterbox import letterbox, padding_mask
+    from cosmos1.data.geometry.letterbox import letterbox, letterbox_cameras, padding_mask
     from cosmos1.data.modules.token_folder import rays_of_tokens
-    from cosmos1.generation.generator import VideoShape
     from cosmos1.models.tokenizers.token_grid import clip_shape
 
     _, h, w = task.config.latent_shape
-    shape = VideoShape(*clip_shape(task.config.latent_shape, tuple(task.compression_factor)), options.fps)
+    num_frames, height, width = clip_shape(task.config.latent_shape, tuple(task.compression_factor))
     metres_per_unit = options.metres_per_unit or recorded_data(options).get("metres_per_unit")
     source_height, source_width = frames.shape[1:3]
-    cameras = chosen_cameras(options, shape, source_height, source_width)
-    mask = padding_mask(letterbox(source_height, source_width, shape.height, shape.width), h, w)
-    rays_F6hw = plucker_embeddings(cameras, h, w, metres_per_unit) * (1 - mask)
+    box = letterbox(source_height, source_width, height, width)
+    cameras = letterbox_cameras(chosen_cameras(options, num_frames, source_height, source_width), box)
+    rays_F6hw = plucker_embeddings(cameras, h, w, metres_per_unit) * (1 - padding_mask(box, h, w))
     return torch.from_numpy(rays_of_tokens(rays_F6hw, task.config.camera.frames_per_token))[None]

@@ -6,25 +6,24 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosmos1 import hub
-from cosmos1.errors import CheckpointError, ConfigError, DataError, UserError
+from cosmos1.checkpoint import folders
+from cosmos1.errors import CheckpointError, ConfigError, UserError
 from cosmos1.generation.hooks import add_rule_options
+from cosmos1.generation.requests import Request, read_requests
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
+from cosmos1.option_types import count_from, number, positive_number
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cosmos1.generation.generator import VideoGenerator
+    from cosmos1.generation.generator import VideoGenerator, VideoShape
     from cosmos1.models.diffusion.config import DiTConfig
     from cosmos1.models.diffusion.generation import GenerationSettings
     from cosmos1.models.diffusion.model import DiffusionModel
-
-INPUT_FILES = ("visual_input", "camera_extrinsics_path", "prompt_path", "trajectory_path")
-"""What a line of ``--batch_input_path`` may name relative to that file."""
 
 
 def parser(description: str, video2world: bool) -> argparse.ArgumentParser:
@@ -37,35 +36,33 @@ def parser(description: str, video2world: bool) -> argparse.ArgumentParser:
     p.add_argument("--ema", type=int, help="use this EMA copy of the checkpoint")
     p.add_argument("--prompt")
     p.add_argument("--negative_prompt", default="", help="empty: guidance away from no text")
-    p.add_argument("--batch_input_path", help='jsonl, a line per video: {"prompt": ..., "visual_input": path}')
-    p.add_argument("--guidance", type=float, default=7.0, help="g in cond + g * (cond - uncond)")
-    p.add_argument("--num_steps", type=int, default=35)
+    p.add_argument("--batch_input_path", help='jsonl, a line per video: {"prompt": ..., "name": ..., "seed": ...}')
+    p.add_argument("--guidance", type=number, default=7.0, help="g in cond + g * (cond - uncond)")
+    p.add_argument("--num_steps", type=count_from(1), default=35)
     p.add_argument("--sampler", choices=("res", "euler", "euler_diffusers"), default="res")
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--height", type=int, default=704)
-    p.add_argument("--width", type=int, default=1280)
-    p.add_argument("--fps", type=float, default=24)
-    p.add_argument("--num_video_frames", type=int, default=121)
-    p.add_argument("--tp_size", type=int, default=1, help="GPUs that share each layer")
-    p.add_argument("--cp_size", type=int, default=1, help="GPUs that share the tokens")
-    p.add_argument("--video_save_path", default="generated.mp4", help="with --batch_input_path: a folder")
+    p.add_argument("--seed", type=count_from(0), default=1)
+    p.add_argument("--height", type=count_from(1), default=704)
+    p.add_argument("--width", type=count_from(1), default=1280)
+    p.add_argument("--fps", type=positive_number, default=24)
+    p.add_argument("--num_video_frames", type=count_from(1), default=121)
+    p.add_argument("--tp_size", type=count_from(1), default=1, help="GPUs that share each layer")
+    p.add_argument("--cp_size", type=count_from(1), default=1, help="GPUs that share the tokens")
+    add_output_option(p, "--batch_input_path")
     add_rule_options(p)
     if video2world:
-        p.add_argument("--conditioned_image_or_video_path")
-        p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many last frames are given")
-        p.add_argument("--num_chunks", type=int, default=1, help="chain this many samples to a long video")
+        p.add_argument("--conditioned_image_or_video_path", help='or "visual_input" in the lines of a batch')
+        p.add_argument(
+            "--num_input_frames", type=count_from(1), default=1, help="1 or 9: how many last frames are given"
+        )
+        p.add_argument("--num_chunks", type=count_from(1), default=1, help="chain this many samples to a long video")
     return p
 
 
-@dataclass
-class Request:
-    """One video to make."""
-
-    prompt: str
-    visual_input: str | None
-    save_path: Path
-    entry: dict[str, Any] = field(default_factory=dict)
-    """The whole line of ``--batch_input_path``; empty without one."""
+def add_output_option(p: argparse.ArgumentParser, many: str, *names: str) -> None:
+    """``--video_save_path``; with the option ``many`` it is a folder."""
+    p.add_argument(
+        "--video_save_path", *names, help=f"default: generated.mp4; with {many} a folder, default: generated"
+    )
 
 
 def run(p: argparse.ArgumentParser, video2world: bool) -> None:
@@ -73,10 +70,17 @@ def run(p: argparse.ArgumentParser, video2world: bool) -> None:
     run_program(p, lambda options: _generate(options, video2world))
 
 
-def run_program(p: argparse.ArgumentParser, generate: Callable[[argparse.Namespace], None]) -> None:
-    """Generate the videos; mistakes of the user end with one line, from one process, and status 2."""
+def run_program(
+    p: argparse.ArgumentParser,
+    generate: Callable[[argparse.Namespace], None],
+    prepare: Callable[[argparse.Namespace], None] | None = None,
+) -> None:
+    """Generate the videos; mistakes of the user end with one line, from one process, and status 2. ``prepare`` may change
+    the options first."""
     try:
         options = p.parse_args()
+        if prepare is not None:
+            prepare(options)
         _check_network(options)
         generate(options)
     except UserError as error:
@@ -86,83 +90,19 @@ def run_program(p: argparse.ArgumentParser, generate: Callable[[argparse.Namespa
 
 
 def _check_network(options: argparse.Namespace) -> None:
-    """Before the seconds that the libraries take to load."""
-    given = vars(options)
-    if not any(given.get(name) for name in ("checkpoint", "checkpoint_dir", "model")):
-        raise ConfigError("give --checkpoint FOLDER, or --model SIZE (see --help) for an untrained network")
-    path = options.checkpoint
-    if path and not Path(path).expanduser().exists() and not hub.is_model_id(path):
+    """Before the seconds that the libraries take to load. Of a run it is the newest checkpoint, which the record then names."""
+    if not options.checkpoint:
+        if not getattr(options, "model", None):
+            raise ConfigError("give --checkpoint FOLDER, or --model SIZE (see --help) for an untrained network")
+        return
+    path = Path(options.checkpoint).expanduser()
+    if not path.exists() and not hub.is_model_id(options.checkpoint):
         raise CheckpointError(
             f"--checkpoint {path} does not exist; give a run folder, a checkpoint of any format, or a Hugging Face id such as "
             "nvidia/Cosmos-1.0-Diffusion-7B-Text2World"
         )
-
-
-def read_requests(options: argparse.Namespace, video2world: bool) -> list[Request]:
-    """The videos asked for, by ``--prompt`` or by the lines of ``--batch_input_path``."""
-    if (options.prompt is None) == (options.batch_input_path is None):
-        raise ConfigError("give either --prompt or --batch_input_path")
-    if options.prompt is not None:
-        visual_input = options.conditioned_image_or_video_path if video2world else None
-        requests = [Request(options.prompt, visual_input, Path(options.video_save_path))]
-    else:
-        requests = read_jsonl(Path(options.batch_input_path), Path(options.video_save_path))
-    if video2world and any(request.visual_input is None for request in requests):
-        raise ConfigError('Video2World needs --conditioned_image_or_video_path (or "visual_input" in every line)')
-    return requests
-
-
-def read_jsonl(path: Path, folder: Path, needs_prompt: bool = True) -> list[Request]:
-    """One request per line of ``path``; the videos go to ``folder`` as ``0.mp4``, ``1.mp4``, ..., or ``<name>.mp4`` where a
-    line has a "name"."""
-    requests = []
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise DataError(f"--batch_input_path {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            prompt = entry["prompt"] if needs_prompt else entry.get("prompt", "")
-            entry = {key: value for key, value in entry.items() if value is not None}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f'line {number} of {path}: {error!r}; each line is {{"prompt": "...", "visual_input": "..."}}'
-            ) from error
-        entry |= {key: _find(path, number, key, str(entry[key])) for key in INPUT_FILES if key in entry}
-        save_path = folder / f"{entry.get('name', len(requests))}.mp4"
-        requests.append(Request(prompt, entry.get("visual_input"), save_path, entry))
-    if not requests:
-        raise DataError(f"--batch_input_path {path} has no lines")
-    paths = [request.save_path for request in requests]
-    repeated = sorted({str(save_path) for save_path in paths if paths.count(save_path) > 1})
-    if repeated:
-        raise DataError(f'--batch_input_path {path}: several lines would write {repeated[0]}; give each its own "name"')
-    return requests
-
-
-def _find(batch: Path, number: int, key: str, value: str) -> str:
-    """The file that a line of ``batch`` names, relative to that file or to the working directory."""
-    found = [path for path in (batch.parent / value, Path(value)) if path.exists()]
-    if not found:
-        raise DataError(
-            f'line {number} of {batch}: "{key}" points to {value}, which does not exist (looked in {batch.parent} and the '
-            "working directory)"
-        )
-    return str(found[0])
-
-
-def options_of(options: argparse.Namespace, request: Request, per_video: tuple[str, ...]) -> argparse.Namespace:
-    """The options of one video: its line of ``--batch_input_path`` may set those named ``per_video``."""
-    unknown = set(request.entry) - {"prompt", "visual_input", "name", *per_video}
-    if unknown:
-        raise DataError(
-            f'--batch_input_path {options.batch_input_path}: the line of {request.save_path.name} has "{min(unknown)}"; known '
-            f"are prompt, visual_input, name, {', '.join(per_video)}"
-        )
-    return argparse.Namespace(**{**vars(options), **request.entry})
+    if any(folders.complete_checkpoints(folder) for folder in (path, path / "checkpoints")):
+        options.checkpoint = str(folders.resolve(path).path)
 
 
 def hooks(options: argparse.Namespace) -> tuple[Callable, Callable]:
@@ -244,7 +184,9 @@ def sampling_settings(options: argparse.Namespace) -> "GenerationSettings":
 
 
 def _generate(options: argparse.Namespace, video2world: bool) -> None:
-    requests = read_requests(options, video2world)
+    requests = read_requests(options, ("visual_input", "seed") if video2world else ("seed",))
+    if video2world:
+        add_starts(options, requests)
     from cosmos1.generation.generator import VideoShape, network_of_size
     from cosmos1.models.diffusion.generation import Prompt
     from cosmos1.parallel import process_groups
@@ -255,16 +197,38 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     task = choose_network(options, program, lambda size: network_of_size(size, video2world))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
     shape.latent_shape(task.config)
+    starts = _read_starts(options, requests, task.config, shape) if video2world else [None] * len(requests)
 
     generator = open_generator(options, task)
     texts = generator.embed([*prompts, options.negative_prompt])
     negative = texts[-1:] if options.negative_prompt else None
-    for request, prompt, text in zip(requests, prompts, texts[:-1]):
-        shown = Prompt(text[None], shape.fps, negative)
-        frames = finish_video(_one_video(generator, options, request, shown, shape, video2world))
+    for request, prompt, text, start in zip(requests, prompts, texts[:-1], starts):
+        frames = _one_video(generator, request.options(options), Prompt(text[None], shape.fps, negative), shape, start)
+        frames = finish_video(frames)
         if process_groups.is_main_rank():
-            save(request, prompt, frames, options)
+            save(request, prompt, frames, request.options(options))
     process_groups.shutdown()
+
+
+def add_starts(options: argparse.Namespace, requests: list[Request]) -> None:
+    """What each video begins with: the "visual_input" of its line, else ``--conditioned_image_or_video_path``."""
+    for request in requests:
+        request.visual_input = request.visual_input or options.conditioned_image_or_video_path
+    if any(request.visual_input is None for request in requests):
+        raise ConfigError('Video2World needs --conditioned_image_or_video_path (or "visual_input" in every line)')
+
+
+def _read_starts(
+    options: argparse.Namespace, requests: list[Request], config: "DiTConfig", shape: "VideoShape"
+) -> "list[np.ndarray]":
+    from cosmos1.generation.generator import given_latents
+    from cosmos1.generation.given_frames import read_given_frames
+
+    starts = [read_given_frames(request.visual_input, options.num_input_frames) for request in requests]
+    counts = {len(start) for start in starts} | ({options.num_input_frames} if options.num_chunks > 1 else set())
+    for count in counts:
+        given_latents(config, count, shape)
+    return starts
 
 
 def step_reporter(unit: str = "steps") -> Callable[[int, int], None]:
@@ -275,15 +239,12 @@ def step_reporter(unit: str = "steps") -> Callable[[int, int], None]:
     return Progress(0, unit, process_groups.is_main_rank()).reach
 
 
-def _one_video(generator, options, request, prompt, shape, video2world):
-    from cosmos1.generation.generator import read_given_frames
-
+def _one_video(generator, options, prompt, shape, start):
     settings = sampling_settings(options)
     shown = {"prompt": prompt, "shape": shape, "progress": step_reporter()}
-    if not video2world:
+    if start is None:
         return generator.generate(settings=settings, **shown)
-    given = read_given_frames(request.visual_input, options.num_input_frames)
-    return generator.generate_long(options.num_chunks, options.num_input_frames, settings, given, **shown)
+    return generator.generate_long(options.num_chunks, options.num_input_frames, settings, start, **shown)
 
 
 def save(request: Request, prompt: str, frames, options: argparse.Namespace, facts: dict | None = None) -> None:

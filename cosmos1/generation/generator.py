@@ -15,7 +15,8 @@ import yaml
 
 from cosmos1 import hub
 from cosmos1.checkpoint import folders, formats, networks
-from cosmos1.data.video import frames_to_tensor, read_video, resize_frames, tensor_to_frames
+from cosmos1.conditioning.controls import num_views
+from cosmos1.data.video import frames_to_tensor, resize_frames, tensor_to_frames
 from cosmos1.errors import CheckpointError, ConfigError
 from cosmos1.models.autoregressive.model import AutoregressiveModel
 from cosmos1.models.diffusion.config import DiTConfig, dit_config
@@ -49,7 +50,7 @@ class VideoShape:
         if (self.num_frames - 1) % time or self.height % patch or self.width % patch:
             nearest = (
                 (self.num_frames - 1) // time * time + 1,
-                *(n // patch * patch for n in (self.height, self.width)),
+                *(max(n // patch, 1) * patch for n in (self.height, self.width)),
             )
             raise ConfigError(
                 f"--num_video_frames {self.num_frames} --height {self.height} --width {self.width}: frames must be "
@@ -66,11 +67,11 @@ def network_of_checkpoint(path: Path) -> DiffusionModel:
     if formats.detect(path) != "dist":
         weights = formats.open_weights(path)
         if not isinstance(weights.config, DiTConfig):
-            raise ConfigError(
-                f"{path} holds a {networks.describe(weights.config)}; use recipes/generate/autoregressive.py"
-            )
+            raise _autoregressive(path)
         return DiffusionModel(weights.config, _objective())
     recorded = recorded_settings(path, "model")
+    if "num_query_groups" in recorded.get("config", {}):
+        raise _autoregressive(path)
     try:
         config = networks.config_from_record(DiTConfig, recorded["config"])
         objective = _objective(recorded.get("objective", {}).get("sigma_data", EDMObjective.sigma_data))
@@ -82,6 +83,10 @@ def network_of_checkpoint(path: Path) -> DiffusionModel:
     # Recomputation saves memory in the backward pass, of which there is none.
     model.config.recompute_granularity = None
     return model
+
+
+def _autoregressive(path: Path) -> ConfigError:
+    return ConfigError(f"{path} holds an autoregressive network; use recipes/generate/autoregressive.py")
 
 
 def recorded_settings(path: Path, section: str) -> dict:
@@ -162,7 +167,7 @@ class VideoGenerator:
     ) -> np.ndarray:
         """One video ``[T, H, W, 3]`` uint8. ``given_frames`` (``[1 or 8k+1, H, W, 3]``) start a Video2World sample."""
         if given_frames is not None:
-            count = self.num_given(len(given_frames), shape)
+            count = given_latents(self.task.config, len(given_frames), shape)
             prompt = replace(prompt, given=GivenFrames(self.encode_start(given_frames, shape), count))
         latent = self.sample_latent(shape.latent_shape(self.task.config), prompt, settings, progress)
         return self.decode(latent, shape.num_frames)
@@ -170,8 +175,9 @@ class VideoGenerator:
     def sample_latent(
         self, latent_shape: list[int], prompt: Prompt, settings: GenerationSettings, progress=None
     ) -> torch.Tensor:
-        """One latent ``[1, C, T, H, W]`` as the tokenizer decodes it; ``latent_shape`` is ``[C, T, H, W]``."""
-        self.task.validate_sample(self.model.strategy, latent_shape)
+        """One latent ``[1, C, T, H, W]`` as the tokenizer decodes it; ``latent_shape`` is ``[C, T, H, W]``. With V views they
+        follow each other on T."""
+        self.task.validate_sample(self.model.strategy, latent_shape, num_views(prompt.controls))
         with self.model.evaluating():
             return generate_latent(predictor(self.model), latent_shape, prompt.to(device()), settings, progress)
 
@@ -205,32 +211,14 @@ class VideoGenerator:
         with self._tokenizer(shape.num_frames) as tokenizer:
             return tokenizer.encode(video.to(device())).float() * self.task.objective.sigma_data
 
-    def num_given(self, num_frames: int, shape: VideoShape) -> int:
-        """Latent frames that ``num_frames`` given ones make; raises :class:`ConfigError` where they make none."""
-        if not self.task.config.condition_mask:
-            raise ConfigError("given frames need a Video2World network; this one is Text2World")
-        factor = self.task.config.temporal_factor
-        if (num_frames - 1) % factor or num_frames >= shape.num_frames:
-            raise ConfigError(
-                f"--num_input_frames {num_frames}: use 1 or 9 ({factor}k+1), fewer than --num_video_frames {shape.num_frames}"
-            )
-        return (num_frames - 1) // factor + 1
 
-
-def is_picture(path: str) -> bool:
-    return Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
-
-
-def read_given_frames(path: str, count: int) -> np.ndarray:
-    """The last ``count`` frames of a video, or an image as one frame."""
-    if is_picture(path):
-        from PIL import Image
-
-        try:
-            return np.asarray(Image.open(path).convert("RGB"))[None]
-        except OSError as error:
-            raise ConfigError(f"--conditioned_image_or_video_path {path} cannot be read: {error}") from error
-    frames = read_video(path)
-    if len(frames) < count:
-        raise ConfigError(f"{path} has {len(frames)} frames, --num_input_frames asks for {count}")
-    return frames[-count:]
+def given_latents(config: DiTConfig, num_frames: int, shape: VideoShape) -> int:
+    """Latent frames that ``num_frames`` given ones make; raises :class:`ConfigError` where they make none."""
+    if not config.condition_mask:
+        raise ConfigError("given frames need a Video2World network; this one is Text2World")
+    factor = config.temporal_factor
+    if (num_frames - 1) % factor or num_frames >= shape.num_frames:
+        raise ConfigError(
+            f"--num_input_frames {num_frames}: use 1 or 9 ({factor}k+1), fewer than --num_video_frames {shape.num_frames}"
+        )
+    return (num_frames - 1) // factor + 1

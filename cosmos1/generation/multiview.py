@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
+from cosmos1.generation.requests import Request, output_path, read_batch
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
+from cosmos1.option_types import count_from, number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +38,10 @@ def parser(description: str) -> argparse.ArgumentParser:
         nargs="+",
         help=f"a picture or video for each view, in the order of the rig, or one path with {CAMERA} in it",
     )
-    p.add_argument("--num_input_frames", type=int, default=1, help="1 or 9: how many first frames of videos are given")
-    p.add_argument("--frame_repeat", nargs="+", type=float, help="repeated frames of each view; default: see the docs")
+    p.add_argument(
+        "--num_input_frames", type=count_from(0), default=1, help="1 or 9: how many first frames of videos are given"
+    )
+    p.add_argument("--frame_repeat", nargs="+", type=number, help="repeated frames of each view; default: see the docs")
     add_trajectory_options(p)
     return p
 
@@ -46,7 +50,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 class Drive:
     """One sample to make: what is told and given of each of the V views."""
 
-    request: command.Request
+    request: Request
     options: argparse.Namespace
     captions: "list[str]"
     given_frames: "list[np.ndarray]"
@@ -59,7 +63,7 @@ def generate(options: argparse.Namespace) -> None:
     from cosmos1.data.geometry.rigs import load_rig
 
     requests, rig = _requests(options), load_rig(options.rig)
-    from cosmos1.generation.generator import VideoShape
+    from cosmos1.generation.generator import VideoShape, given_latents
     from cosmos1.parallel import process_groups
 
     check_prompt, finish_video = command.hooks(options)
@@ -69,6 +73,8 @@ def generate(options: argparse.Namespace) -> None:
     rows = view_rows(options, task, rig)
     drives = [read_drive(options, request, task, rig, rows) for request in requests]
     for drive in drives:
+        if drive.given_frames:
+            given_latents(task.config, len(drive.given_frames[0]), shape)
         drive.captions = [check_prompt(caption) for caption in drive.captions]
 
     generator = command.open_generator(options, task)
@@ -82,14 +88,17 @@ def generate(options: argparse.Namespace) -> None:
     process_groups.shutdown()
 
 
-def _requests(options: argparse.Namespace) -> "list[command.Request]":
+def _requests(options: argparse.Namespace) -> list[Request]:
     """The samples asked for, by --prompt, --prompt_path, or the lines of --batch_input_path, which need no prompt."""
     sources = {name: getattr(options, name) for name in ("prompt", "prompt_path", "batch_input_path")}
     if sum(value is not None for value in sources.values()) != 1:
         raise ConfigError("give one of --prompt, --prompt_path and --batch_input_path")
     if options.batch_input_path is None:
-        return [command.Request(options.prompt or "", None, Path(options.video_save_path))]
-    return command.read_jsonl(Path(options.batch_input_path), Path(options.video_save_path), needs_prompt=False)
+        return [Request(options.prompt or "", None, output_path(options, is_folder=False))]
+    requests = read_batch(options, PER_VIDEO, needs_prompt=False)
+    if any(request.prompt and "prompt_path" in request.entry for request in requests):
+        raise DataError(f'--batch_input_path {options.batch_input_path}: give "prompt" or "prompt_path" in a line')
+    return requests
 
 
 def _untrained(size: str, rig: "Rig", options: argparse.Namespace) -> "DiffusionModel":
@@ -121,12 +130,12 @@ def view_rows(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -
 
 
 def read_drive(
-    options: argparse.Namespace, request: command.Request, task: "DiffusionModel", rig: "Rig", rows: "list[int]"
+    options: argparse.Namespace, request: Request, task: "DiffusionModel", rig: "Rig", rows: "list[int]"
 ) -> Drive:
     """Read what one sample is made from. Raises ConfigError or DataError for what does not fit rig or network."""
     import torch
 
-    options = command.options_of(options, request, PER_VIDEO)
+    options = request.options(options)
     controls = {"view_indices": torch.tensor([rows]), "frame_repeat": torch.tensor([frame_repeats(options, len(rows))])}
     trajectory = _trajectory(options, task)
     if trajectory is not None:
@@ -149,7 +158,7 @@ def frame_repeats(options: argparse.Namespace, num_views: int) -> "list[float]":
     return [0.0] * num_views if is_own or num_views != 6 else [0.0] * 4 + [REPEATED_FRAMES] * 2
 
 
-def _captions(options: argparse.Namespace, request: command.Request, rig: "Rig") -> "list[str]":
+def _captions(options: argparse.Namespace, request: Request, rig: "Rig") -> "list[str]":
     """A caption for each view, empty where there is none."""
     if options.prompt_path is None:
         return [request.prompt] * len(rig.names)
@@ -169,6 +178,8 @@ def _captions(options: argparse.Namespace, request: command.Request, rig: "Rig")
 
 def _given_frames(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -> "list[np.ndarray]":
     """The first frames of each view; none for networks that take none, or with --num_input_frames 0."""
+    from cosmos1.generation.given_frames import read_views
+
     paths = options.conditioned_images
     paths = [paths] if isinstance(paths, str) else paths
     if not task.config.condition_mask:
@@ -189,26 +200,15 @@ def _given_frames(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig
             f"--conditioned_images: {len(paths)} for {len(rig.names)} views; give one for each of {', '.join(rig.names)}, in "
             f"this order, or one path with {CAMERA} in it"
         )
-    return [_first_frames(path, options.num_input_frames) for path in paths]
-
-
-def _first_frames(path: str, count: int) -> "np.ndarray":
-    from cosmos1.data.video import read_video
-    from cosmos1.generation.generator import is_picture, read_given_frames
-
-    if is_picture(path):
-        return read_given_frames(path, 1)
-    frames = read_video(path)
-    if len(frames) < count:
-        raise ConfigError(f"{path} has {len(frames)} frames, --num_input_frames asks for {count}")
-    return frames[:count]
+    return read_views(paths, options.num_input_frames, from_start=True)
 
 
 def _trajectory(options: argparse.Namespace, task: "DiffusionModel") -> "np.ndarray | None":
     """The 192 numbers; None for networks without trajectory."""
     if task.config.trajectory is not None:
         return chosen_trajectory(options)
-    given = [value for value in (options.trajectory_path, options.trajectory) if value is not None]
+    names = ("trajectory_path", "trajectory", "trajectory_speed")
+    given = [getattr(options, name) for name in names if getattr(options, name) is not None]
     if given:
         raise ConfigError(
             f"trajectory {given[0]}: the network takes no trajectory; use one of the w_traj recipes, or leave it out"
@@ -250,13 +250,14 @@ def generate_views(
     """Frames ``[T, H, W, 3]`` uint8 of each view. Views are encoded and decoded one by one."""
     import torch
 
+    from cosmos1.generation.generator import given_latents
     from cosmos1.models.diffusion.generation import GivenFrames, Prompt
 
     config, prompt = generator.task.config, Prompt(text, shape.fps, negative, drive.controls)
     channels, frames, height, width = shape.latent_shape(config)
     num_views = drive.controls["view_indices"].shape[1]
     if drive.given_frames:
-        count = generator.num_given(len(drive.given_frames[0]), shape)
+        count = given_latents(config, len(drive.given_frames[0]), shape)
         starts = [generator.encode_start(frames, shape) for frames in drive.given_frames]
         prompt.given = GivenFrames(torch.cat(starts, dim=2), count)
     latent_shape, settings = [channels, num_views * frames, height, width], command.sampling_settings(drive.options)

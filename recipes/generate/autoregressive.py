@@ -18,4 +18,8 @@ Docs: docs/autoregressive_controls.md.
 from cosmos1.generation import autoregressive_command, command
 
 if __name__ == "__main__":
-    command.run_program(autoregressive_command.parser(__doc__), autoregressive_command.generate)
+    command.run_program(
+        autoregressive_command.parser(__doc__),
+        autoregressive_command.generate,
+        autoregressive_command.take_official_options,
+    )

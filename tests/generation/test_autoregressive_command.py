@@ -30,12 +30,17 @@ def run(tmp_path, monkeypatch, capsys):
     def run(*options, status: int = 0) -> str:
         size = ["--num_context_frames", "17", "--height", str(HEIGHT), "--width", str(WIDTH)]
         monkeypatch.setattr("sys.argv", ["autoregressive.py", *size, *options])
+        program = (
+            autoregressive_command.parser(""),
+            autoregressive_command.generate,
+            autoregressive_command.take_official_options,
+        )
         if status:
             with pytest.raises(SystemExit) as stopped:
-                command.run_program(autoregressive_command.parser(""), autoregressive_command.generate)
+                command.run_program(*program)
             assert stopped.value.code == status
             return capsys.readouterr().err
-        command.run_program(autoregressive_command.parser(""), autoregressive_command.generate)
+        command.run_program(*program)
         return capsys.readouterr().out
 
     return run
@@ -79,7 +84,7 @@ def built(monkeypatch) -> dict[str, int]:
 
 
 def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
-    lines = [{"prompt": prompt, "visual_input": "start.mp4"} for prompt in ("A bar.", "A ball rolls.")]
+    lines = [{"prompt": "A bar.", "visual_input": "start.mp4", "seed": seed} for seed in (3, 4)]
     (tmp_path / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run(
         *V2W,
@@ -93,7 +98,8 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
         "9",
     )
     assert len(read_video(tmp_path / "videos/1.mp4")) == 17
-    assert json.loads((tmp_path / "videos/1.json").read_text())["prompt"] == "A ball rolls."
+    assert json.loads((tmp_path / "videos/1.json").read_text())["seed"] == 4
+    assert not np.array_equal(*(read_video(tmp_path / f"videos/{number}.mp4") for number in (0, 1)))
     assert built == {"text": 1, "tokenizer": 2}
 
 
@@ -107,6 +113,11 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
         ((*BASE, *START, "--num_input_frames", "5"), "use 1 or 1 + a multiple of 8"),
         ((*BASE, *START, "--top_p", "0.9", "--top_k", "3"), "exclude each other"),
         ((*BASE, *START, "--height", "70"), "height 70"),
+        ((*BASE, *START, "--temperature", "1e-9"), "--temperature"),
+        ((*BASE, *START, "--field_of_view", "50"), "--field_of_view"),
+        ((*BASE, *START, "--conditioned_images", "start.mp4"), "give one of"),
+        ((*V2W, *START, "--prompt", "a", "--view_prompts", "a"), "--view_prompts"),
+        (("--checkpoint_dir", "/all", "--ar_model_dir", "4B", *START), "/all/4B does not exist"),
         ((*BASE, *START, "--tp_size", "2"), "--nproc_per_node=2"),
         ((*BASE, "--input_image_or_video_path", "none.mp4"), "none.mp4"),
         ((*BASE, *START, "--tokenizer", "cosmos_dv", "--encoder_path", "nothing"), "nothing"),

@@ -2,6 +2,7 @@
 """Camera paths of the generation command are those of the training data, and what does not go together is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,19 +13,20 @@ from cosmos1.data.modules.camera_folder import CameraFolderDataModule
 from cosmos1.data.sources.camera_files import read_camera_path, write_camera_path
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import camera_control
-from cosmos1.generation.command import read_requests
 from cosmos1.generation.generator import VideoShape
+from cosmos1.generation.requests import read_requests
 from data_prep import camera_control as preparation
 from tests.data.posed import png, scene_files, write_zip
 
 SHAPE = VideoShape(num_frames=9, height=32, width=64, fps=7)
 LATENT_SIZE = [4, 8]
+FRAMES = np.zeros((9, 32, 64, 3), np.uint8)
 
 
 def shot(*options, metres_per_unit=None, alignment="latent"):
     """The first of the videos that a command line asks for."""
     options = camera_control.parser("").parse_args(["--prompt", "A room.", *(str(option) for option in options)])
-    (request,) = read_requests(options, False)
+    (request,) = read_requests(options, camera_control.PER_VIDEO)
     return camera_control.read_shot(options, request, SHAPE, LATENT_SIZE, metres_per_unit, alignment)
 
 
@@ -65,7 +67,7 @@ def test_a_named_path_has_the_field_of_view_of_the_picture(tmp_path):
     (tmp_path / "start.png").write_bytes(png(height=16, width=32))
     options = ("--conditioned_image_or_video_path", tmp_path / "start.png", "--field_of_view", 90)
     made = shot(*options, "--camera_path", "pan", "--camera_path_amount", -20)
-    assert np.allclose(made.cameras.intrinsics, [32, 32, 32, 16])  # half the width of 64 pixels: 45 degrees
+    assert np.allclose(made.cameras.intrinsics, [16, 16, 16, 8])  # half the width of 32 pixels: 45 degrees
     assert np.allclose(made.cameras.poses, named_path("pan", 9, -20))
     directions = made.controls["plucker_embeddings"][0, :, 3:, 2, 4]
     assert directions[1, 0] < directions[0, 0] - 0.2  # to the left
@@ -92,6 +94,12 @@ PICTURE = ("--conditioned_image_or_video_path", "start.png")
         ((*PICTURE, "--camera_extrinsics_path", "path.json"), (5, 20, 32), DataError, ["5 poses", "9 frames"]),
         ((*PICTURE, "--camera_extrinsics_path", "path.json"), (9, 20, 20), ConfigError, ["20 x 20", "20 x 32"]),
         ((*PICTURE, "--camera_path", "pan", "--field_of_view", "200"), None, ConfigError, ["200", "1 to 170"]),
+        (
+            (*PICTURE, "--camera_extrinsics_path", "path.json", "--field_of_view", "50"),
+            (9, 20, 32),
+            ConfigError,
+            ["--field_of_view", "leave it out"],
+        ),
         (("--camera_extrinsics_path", "path.json"), (9, 20, 32), ConfigError, ["--conditioned_image_or_video_path"]),
     ],
 )
@@ -113,8 +121,19 @@ def test_lines_of_a_batch_set_their_own_cameras_and_nothing_else(tmp_path):
     ]
     (tmp_path / "batch.jsonl").write_text("\n".join(map(json.dumps, lines)))
     options = camera_control.parser("").parse_args(["--batch_input_path", str(tmp_path / "batch.jsonl")])
-    first, second = read_requests(options, False)
+    with pytest.raises(DataError, match="line 2.*camera_way"):
+        read_requests(options, camera_control.PER_VIDEO)
+    (tmp_path / "batch.jsonl").write_text(json.dumps(lines[0]))
+    (first,) = read_requests(options, camera_control.PER_VIDEO)
     made = camera_control.read_shot(options, first, SHAPE, LATENT_SIZE, None, "latent")
     assert first.save_path.name == "left.mp4" and np.allclose(made.cameras.poses, named_path("pan", 9, -9))
-    with pytest.raises(DataError, match="camera_way"):
-        camera_control.read_shot(options, second, SHAPE, LATENT_SIZE, None, "latent")
+
+
+def test_the_cameras_that_are_written_are_read_again_for_the_same_picture(tmp_path):
+    """Also where the picture, of another shape than the video, was letterboxed."""
+    (tmp_path / "start.png").write_bytes(png(height=20, width=20))
+    picture = ("--conditioned_image_or_video_path", tmp_path / "start.png")
+    first = shot(*picture, "--camera_path", "orbit")
+    camera_control.save(replace(first, request=replace(first.request, save_path=tmp_path / "a.mp4")), "", FRAMES, {})
+    again = shot(*picture, "--camera_extrinsics_path", tmp_path / "cameras" / "a.json")
+    assert torch.equal(again.controls["plucker_embeddings"], first.controls["plucker_embeddings"])

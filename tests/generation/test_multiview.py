@@ -12,6 +12,7 @@ from cosmos1.conditioning.settings import TrajectoryConditioning, ViewConditioni
 from cosmos1.data.geometry.rigs import read_rig
 from cosmos1.data.geometry.trajectories import preset_trajectory
 from cosmos1.data.preparing.view_text import multiview_text, view_descriptions
+from cosmos1.data.video import write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import multiview
 from cosmos1.generation.generator import network_of_size
@@ -29,6 +30,7 @@ def rig(tmp_path, monkeypatch):
     (tmp_path / "rig.json").write_text(json.dumps({"cameras": cameras}))
     for value, name in enumerate(NAMES):
         (tmp_path / f"{name}.png").write_bytes(png(value=value))
+    write_video(tmp_path / "long.mp4", np.zeros((12, 20, 32, 3), np.uint8), 10)
     (tmp_path / "wrong.json").write_text(json.dumps({"top": "A roof."}))
     (tmp_path / "texts.json").write_text(json.dumps({"rear": "A road behind."}))
     return read_rig(tmp_path / "rig.json")
@@ -48,6 +50,7 @@ def drive(rig, task, *options):
 
 
 PICTURES = ("--conditioned_images", "{camera}.png")
+UNEQUAL = ("--conditioned_images", "front.png", "long.mp4", "rear.png", "--num_input_frames", "9")
 TEXT = ("--prompt", "A town.")
 
 
@@ -82,6 +85,8 @@ def test_no_trajectory_is_zeros_and_must_be_said(rig):
             DataError,
             ["top", "front, left, rear"],
         ),
+        ({}, (*TEXT, "--trajectory", "stop", *UNEQUAL), ConfigError, ["[1, 9, 1] frames"]),
+        ({}, (*TEXT, *PICTURES, "--trajectory", "none", "--trajectory_speed", "5"), ConfigError, ["leave it out"]),
         ({}, (*TEXT, "--prompt_path", "texts.json"), ConfigError, ["one of --prompt"]),
         ({}, PICTURES, ConfigError, ["one of --prompt"]),
     ],

@@ -11,6 +11,8 @@ import torch
 
 from cosmos1.errors import ConfigError
 
+SMALLEST_TEMPERATURE = 1e-3  # logits divided by much less are no numbers any more
+
 
 @dataclass
 class SamplingSettings:
@@ -25,8 +27,10 @@ class SamplingSettings:
 
     def validate(self, vocab_size: int) -> None:
         """Raise :class:`ConfigError` for settings that choose nothing."""
-        if self.temperature < 0:
-            raise ConfigError(f"--temperature {self.temperature}: use 0 (most probable token) or more; 1 is usual")
+        if self.temperature != 0 and not SMALLEST_TEMPERATURE <= self.temperature < float("inf"):
+            raise ConfigError(
+                f"--temperature {self.temperature}: use 0 (most probable token), or {SMALLEST_TEMPERATURE} or more; 1 is usual"
+            )
         if self.top_p is not None and self.top_k is not None:
             raise ConfigError(f"--top_p {self.top_p} and --top_k {self.top_k} exclude each other; give one of them")
         if self.top_p is not None and not 0 < self.top_p <= 1:

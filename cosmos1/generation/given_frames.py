@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures that a generated video begins with."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cosmos1.data.video import iterate_frames, read_video
+from cosmos1.errors import ConfigError
+
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def is_picture(path: str) -> bool:
+    return Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+
+
+def read_picture(path: str) -> np.ndarray:
+    """A picture ``[H, W, 3]`` uint8, upright, and over white where it is transparent, as videos are read."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            if opened.mode not in _EIGHT_BITS:
+                raise ConfigError(f"{path} has pixels of the kind {opened.mode}; convert it to 8 bits per colour")
+            picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, SyntaxError) as error:
+        raise ConfigError(f"{path} cannot be read as a picture: {error}") from error
+    white = Image.new("RGBA", picture.size, "white")
+    return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+
+
+def read_given_frames(path: str, count: int, from_start: bool = False) -> np.ndarray:
+    """The last (or first) ``count`` frames of a video ``[count, H, W, 3]`` uint8, or a picture as one frame.
+
+    Raises ConfigError where the video has fewer.
+    """
+    if count < 1:
+        raise ConfigError(f"--num_input_frames {count}: use 1 or more")
+    if is_picture(path):
+        return read_picture(path)[None]
+    frames = read_video(path)
+    if len(frames) < count:
+        raise ConfigError(f"{path} has {len(frames)} frames, --num_input_frames asks for {count}")
+    # A copy, so that the rest of the video is freed.
+    return (frames[:count] if from_start else frames[-count:]).copy()
+
+
+def read_views(paths: list[str], count: int, from_start: bool = False) -> list[np.ndarray]:
+    """:func:`read_given_frames` of each view. Raises ConfigError where they are not equally many."""
+    views = [read_given_frames(path, count, from_start) for path in paths]
+    lengths = [len(frames) for frames in views]
+    if len(set(lengths)) > 1:
+        raise ConfigError(f"--conditioned_images: {lengths} frames; give videos alone, or pictures alone")
+    return views
+
+
+def first_picture(path: str) -> np.ndarray:
+    """The picture ``[H, W, 3]`` uint8 of an image file, or the first frame of a video."""
+    return read_picture(path) if is_picture(path) else next(iterate_frames(path))
