@@ -5,6 +5,9 @@
 real ones, the given first frame left out. In the demo world the gripper is found in the pictures, and the motion
 achieved from frame to frame is compared with the one commanded.
 
+Generation writes `<episode>.json` beside the video. Where it says that the network makes every n-th frame of an episode
+("interval"), the video is compared with every n-th real frame, and with the motions between these.
+
 With --shuffled, a folder of the same episodes generated with the actions of others, every score has a gap. Without it,
 the achieved motion is compared with the actions of other episodes.
 """
@@ -14,9 +17,11 @@ import json
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any, Dict, List
 
+from cosmos1.data.files import read_json
 from cosmos1.data.geometry.actions import BRIDGE_ACTION_DIM, relative_motions
+from cosmos1.data.sources.bridge import Episode, actions_between, check_frame_count, check_poses
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.evaluation.command_gap import add_command_options, generated_videos, measure_commands
 from cosmos1.evaluation.control_gap import ControlScore, Scores, compare_controls, report_controls
@@ -52,8 +57,8 @@ def frame_scores(tokenizer: "VideoTokenizer", generated: "np.ndarray", reference
 def motion_scores(generated: "np.ndarray", action: "np.ndarray") -> Dict[str, float]:
     """Errors of the motion achieved in frames (T, H, W, 3) uint8 of the arm world.
 
-    `action` (T-1, 7) are unscaled relative motions; x, y and yaw can be seen. Steps of which a frame shows no gripper
-    are counted and left out of the errors.
+    `action` (T-1, 6 or more) are unscaled relative motions; x, y and yaw can be seen. Steps of which a frame shows no
+    gripper are counted and left out of the errors.
     """
     import numpy as np
 
@@ -77,6 +82,34 @@ def motion_scores(generated: "np.ndarray", action: "np.ndarray") -> Dict[str, fl
     if sum(commanded) > 0:
         scores["relative_error"] = sum(errors) / sum(commanded)
     return scores
+
+
+def frame_interval(video: Path) -> int:
+    """How many frames of an episode a step of a generated video takes, by the facts beside it; 1 without any.
+
+    Raises DataError for facts that cannot be read or say something else than a whole number from 1 on.
+    """
+    path = video.with_suffix(".json")
+    if not path.exists():
+        return 1
+    advice = "Generate the video again, or delete the file if every frame of the episode was followed."
+    facts = read_json(path, advice)
+    interval = facts.get("interval", 1) if isinstance(facts, dict) else None
+    if type(interval) is not int or interval < 1:
+        raise DataError(f"{path}: the interval between frames is {interval!r}, 1 or more is needed. {advice}")
+    return interval
+
+
+def commanded_motions(episode: Episode, frames: List[int]) -> "np.ndarray":
+    """Unscaled relative motions (len(frames) - 1, 6 or more) between frames of an episode, in rising order.
+
+    From one frame to the next they are the recorded actions. Raises DataError where frames are left out and the episode
+    has no poses from which to compute the motion.
+    """
+    if frames == list(range(frames[0], frames[-1] + 1)):
+        return actions_between(episode, frames, "json")
+    check_poses(episode, "scaled")
+    return relative_motions(episode.state[frames, :6])
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -148,9 +181,7 @@ class _ActionEvaluation:
     def score(self, path: Path) -> Scores:
         """All scores of a video that claims to follow the actions of the episode that it is named after."""
         generated, reference = self.frames(path)
-        scores = {**frame_scores(self.tokenizer, generated, reference), **self._motion(path, path.stem)}
-        # JSON has no infinity, the PSNR of identical frames.
-        return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+        return {**frame_scores(self.tokenizer, generated, reference), **self._motion(path, path.stem)}
 
     def score_command(self, video: str, command: str) -> Scores:
         """Scores under the actions of episode `command`; those of the pictures for its own episode only."""
@@ -170,11 +201,22 @@ class _ActionEvaluation:
     def _motion(self, path: Path, command: str) -> Scores:
         if not self.is_arm_world:
             return {}
-        generated, action = self.frames(path)[0], self._episode(path, command).action
-        steps = min(len(generated) - 1, len(action))
-        return motion_scores(generated[: steps + 1], action[:steps])
+        generated, episode = self.frames(path)[0], self._episode(path, command)
+        frames = self._followed(path, episode)[: len(generated)]
+        return motion_scores(generated[: len(frames)], commanded_motions(episode, frames))
 
-    def _episode(self, path: Path, name: str):
+    def _followed(self, path: Path, episode: Episode) -> List[int]:
+        """Frames of an episode that a video can show, the first one included; at least two."""
+        interval = frame_interval(path)
+        frames = list(range(0, episode.num_frames, interval))
+        if len(frames) < 2:
+            raise DataError(
+                f"{path}: follows every {interval}. frame, but episode {episode.name} has {episode.num_frames}; at least "
+                f"{interval + 1} are needed. Leave this episode out."
+            )
+        return frames
+
+    def _episode(self, path: Path, name: str) -> Episode:
         if name not in self.episodes:
             raise DataError(
                 f"{path}: the split {self.options.split} of {self.options.dataset_path} has no episode {name} (it has "
@@ -183,13 +225,20 @@ class _ActionEvaluation:
         return self.episodes[name]
 
     def _frames(self, path: Path) -> "tuple[np.ndarray, np.ndarray]":
-        """Generated frames, and the real ones stretched to their size; a shorter roll-out is compared as far as it goes."""
+        """Generated frames, and the real ones that they stand for, stretched to their size.
+
+        A shorter roll-out is compared as far as it goes.
+        """
         from cosmos1.data.video import read_video, resize_frames
 
         episode, generated = self._episode(path, path.stem), read_video(path)
-        if not 2 <= len(generated) <= episode.num_frames:
+        followed = self._followed(path, episode)
+        if not 2 <= len(generated) <= len(followed):
             raise DataError(
-                f"{path}: {len(generated)} frames; episode {episode.name} allows 2 to {episode.num_frames}."
+                f"{path}: {len(generated)} frames; episode {episode.name} allows 2 to {len(followed)}, its frames "
+                f"{', '.join(map(str, followed[:3]))}{', ...' if len(followed) > 3 else ''}."
             )
-        reference = read_video(episode.video(self.options.camera))[: len(generated)]
+        reference = read_video(episode.video(self.options.camera))
+        check_frame_count(episode, self.options.camera, len(reference))
+        reference = reference[followed[: len(generated)]]
         return generated, resize_frames(reference, *generated.shape[1:3])

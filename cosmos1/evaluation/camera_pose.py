@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Optional
 
 from cosmos1.errors import DataError
-from cosmos1.evaluation.command_gap import add_command_options, demo_world_seed, generated_videos, measure_commands
+from cosmos1.evaluation.command_gap import (
+    add_command_options,
+    check_moves,
+    demo_world_seed,
+    generated_videos,
+    measure_commands,
+)
 from cosmos1.evaluation.control_gap import ControlScore, Scores
 from cosmos1.evaluation.geometry import Motion, rotation_error_degrees
 
@@ -97,6 +103,8 @@ class _CameraEvaluation:
             raise DataError(f"--cameras {self.options.cameras}: no {name}.json, {name}.zip or folder {name}.")
         info = probe_video(self.videos[name])
         num_frames = info.num_frames or count_frames(info.path)
+        # Here, since other videos are measured under this command as well.
+        check_moves(info.path, num_frames)
         return cameras_for_video(read_camera_path(found[0]), num_frames, info.height, info.width, str(found[0]))
 
     def _estimate(self, video: str) -> "tuple[Motion, Optional[float]]":
@@ -130,7 +138,7 @@ def pose_errors(motion: Motion, commanded: "np.ndarray", median_depth: Optional[
     """Mean errors over the frames after the first whose camera was found; None where there is nothing to average.
 
     Args:
-        commanded: (T, 4, 4), relative to the first camera.
+        commanded: (T, 4, 4), relative to the first camera; two frames or more, as in `motion`.
         median_depth: unit of the translation error; None when `motion` has no scale, then only directions are
             compared, in frames where the command has moved.
     """

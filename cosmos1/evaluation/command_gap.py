@@ -28,7 +28,7 @@ def measure_commands(
 ) -> Dict[str, Any]:
     """Score every video under its own command and under those of the next `--num_shuffles` videos; print and write.
 
-    `score(video, command)` returns numbers by score name. Raises DataError for fewer than two videos.
+    `score(video, command)` returns numbers by score name. Raises DataError for fewer than two videos and for NaN.
     """
     from cosmos1.progress import Progress
 
@@ -54,6 +54,15 @@ def generated_videos(folder: Path) -> Dict[str, Path]:
     if not videos:
         raise DataError(f"--generated {folder}: no *.mp4 directly inside. Give the folder of the generated videos.")
     return videos
+
+
+def check_moves(path: Path, num_frames: int) -> None:
+    """Raise DataError for a generated video of a single frame, in which no motion can be seen."""
+    if num_frames < 2:
+        raise DataError(
+            f"{path}: {num_frames} frame; a motion needs 2 or more. Generate longer videos, or take this one out of "
+            f"--generated."
+        )
 
 
 def demo_world_seed(folder: Path, world: str) -> int:

@@ -5,12 +5,13 @@ A network that obeys scores better under the true control; one that ignores it s
 mean under the true control minus the mean under the shuffled one.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
+
+from cosmos1.evaluation.metrics import json_value
 
 Scores = Mapping[str, Optional[float]]
 
@@ -29,9 +30,12 @@ def compare_controls(scores: Sequence[ControlScore], videos: Sequence[Dict[str, 
     """The results of a control metric: mean of each score under the true and under shuffled controls, and their gap.
 
     Each of the `videos` has a "name", the scores "true", and "shuffled", a list of scores, each a dict by score name;
-    values that are absent, None or not finite are left out of the means. A mean of nothing is None. Other `facts` stand
-    beside the means.
+    values that are absent or None are left out of the means, as is the infinite PSNR of identical frames, which becomes
+    None: JSON has no infinity. A mean of nothing is None. Other `facts` stand beside the means.
+
+    Raises DataError, naming video and score, for NaN.
     """
+    videos = [_checked(video, scores) for video in videos]
     true, shuffled = [video["true"] for video in videos], [other for video in videos for other in video["shuffled"]]
     metrics = {}
     for score in scores:
@@ -39,13 +43,27 @@ def compare_controls(scores: Sequence[ControlScore], videos: Sequence[Dict[str, 
         gap = None if None in means else means[0] - means[1]
         about = {"title": score.title, "unit": score.unit, "higher_is_better": score.higher_is_better}
         metrics[score.name] = {**about, "true": means[0], "shuffled": means[1], "gap": gap}
-    return {"version": 1, "metrics": metrics, **facts, "videos": list(videos)}
+    return {"version": 1, "metrics": metrics, **facts, "videos": videos}
+
+
+def _checked(video: Dict[str, Any], scores: Sequence[ControlScore]) -> Dict[str, Any]:
+    """The entry of a video with scores that JSON can hold."""
+    higher_is_better = {score.name for score in scores if score.higher_is_better}
+
+    def checked(found: Scores, control: str) -> Scores:
+        where = f"video {video['name']}, {control} control"
+        return {
+            name: None if value is None else json_value(value, f"{where}: {name}", name in higher_is_better)
+            for name, value in found.items()
+        }
+
+    shuffled = [checked(found, "shuffled") for found in video["shuffled"]]
+    return {**video, "true": checked(video["true"], "true"), "shuffled": shuffled}
 
 
 def _mean(videos: Sequence[Scores], name: str) -> Optional[float]:
-    values = [video.get(name) for video in videos]
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return statistics.fmean(finite) if finite else None
+    values = [video[name] for video in videos if video.get(name) is not None]
+    return statistics.fmean(values) if values else None
 
 
 def report_controls(results: Dict[str, Any], output: Optional[Path]) -> None:

@@ -3,17 +3,17 @@
 
 results.json holds, beside what was compared and how: "metrics", by name, with the mean and standard deviation over the
 videos, or the one value of a metric of sets; "videos", one entry per pair, with its scores and those of its frames.
-JSON has no infinity: the PSNR of identical frames is null, and means are taken over the finite values.
+JSON has no infinity: the PSNR of identical frames is null, and means are taken over the finite values. A score
+that is NaN is refused.
 """
 
-import math
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence, Tuple
 
 from cosmos1.errors import ConfigError, UserError
-from cosmos1.evaluation.metrics import Score, frechet_distance
+from cosmos1.evaluation.metrics import Score, frechet_distance, json_value
 from cosmos1.evaluation.pairs import Alignment, VideoPair, find_pairs, read_pair
 from cosmos1.evaluation.registry import Metric, MetricSettings, find_metric
 
@@ -42,7 +42,8 @@ def evaluate(evaluation: Evaluation, show_progress: bool = False) -> Dict[str, A
 
     Raises, before the first video is scored: ConfigError for an unknown metric, missing weights, or fewer than two
     pairs for a metric of sets; DataError for folders and videos that cannot be compared (see `find_pairs`). Later:
-    the errors of damaged videos and of metrics that cannot take them, with the video's name.
+    the errors of damaged videos and of metrics that cannot take them, with the video's name; DataError for scores that
+    are NaN.
     """
     from cosmos1.data.files import write_json
     from cosmos1.evaluation.report import REPORT_FILE, write_report
@@ -66,7 +67,7 @@ def evaluate(evaluation: Evaluation, show_progress: bool = False) -> Dict[str, A
             sets[0].append(functions[name](generated))
             sets[1].append(functions[name](reference))
         _write_sheet(sheets / f"{Path(pair.name).stem}.png", generated, reference)
-        videos.append(_video_entry(pair, scores))
+        videos.append(_video_entry(pair, scores, metrics))
         progress.advance()
     summaries = {name: _summary(name, metric, videos, features.get(name)) for name, metric in metrics.items()}
     results = {
@@ -111,7 +112,11 @@ def _write_sheet(path: Path, generated: "np.ndarray", reference: "np.ndarray") -
     write_contact_sheet(path, {"generated": generated, "reference": reference, "difference x 4": difference})
 
 
-def _video_entry(pair: VideoPair, scores: Dict[str, Score]) -> Dict[str, Any]:
+def _video_entry(pair: VideoPair, scores: Dict[str, Score], metrics: Dict[str, Metric]) -> Dict[str, Any]:
+    def checked(name: str, value: float, where: str = "") -> "float | None":
+        metric = metrics[name]
+        return json_value(value, f"{pair.name}{where}: {metric.title}", metric.higher_is_better)
+
     return {
         "name": pair.name,
         "generated": str(pair.generated),
@@ -120,17 +125,13 @@ def _video_entry(pair: VideoPair, scores: Dict[str, Score]) -> Dict[str, Any]:
         "height": pair.height,
         "width": pair.width,
         "fps": pair.fps,
-        "scores": {name: _finite(score.value) for name, score in scores.items()},
+        "scores": {name: checked(name, score.value) for name, score in scores.items()},
         "per_frame": {
-            name: [_finite(value) for value in score.per_frame]
+            name: [checked(name, value, f", frame {frame}") for frame, value in enumerate(score.per_frame)]
             for name, score in scores.items()
             if score.per_frame is not None
         },
     }
-
-
-def _finite(value: float) -> "float | None":
-    return value if math.isfinite(value) else None
 
 
 def _summary(name: str, metric: Metric, videos: List[Dict[str, Any]], sets: "Sequence[list] | None") -> Dict[str, Any]:

@@ -31,6 +31,21 @@ class Score:
     per_frame: Optional[List[float]] = None
 
 
+def json_value(value: float, where: str, higher_is_better: bool) -> Optional[float]:
+    """A score as JSON can hold it: None for the one infinity that has a meaning, that of a perfect match.
+
+    Raises DataError, which begins with `where`, for NaN and for every other infinity, which None would hide.
+    """
+    if math.isfinite(value):
+        return value
+    if higher_is_better and value > 0:
+        return None
+    raise DataError(
+        f"{where} is {value}, a finite number is needed. Check the weights through which it was computed, and this "
+        f"video."
+    )
+
+
 def psnr(generated: "np.ndarray", reference: "np.ndarray") -> Score:
     """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), float64.
 

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Dict
 
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.evaluation.command_gap import add_command_options, demo_world_seed, generated_videos, measure_commands
+from cosmos1.evaluation.command_gap import (
+    add_command_options,
+    check_moves,
+    demo_world_seed,
+    generated_videos,
+    measure_commands,
+)
 from cosmos1.evaluation.control_gap import ControlScore, Scores
 from cosmos1.evaluation.geometry import Motion
 
@@ -88,6 +94,7 @@ class _TrajectoryEvaluation:
         from cosmos1.evaluation.alignment import align_with_world
 
         frames, fps = read_video(self.videos[video]), probe_video(self.videos[video]).fps
+        check_moves(self.videos[video], len(frames))
         intrinsics = np.tile(self.camera.intrinsics_for(*frames.shape[1:3]), (len(frames), 1))
         if self.world is None:
             from cosmos1.evaluation.structure_from_motion import poses_by_pycolmap
@@ -118,7 +125,7 @@ def path_errors(
     """Distances in metres, along the ground, between achieved and commanded positions.
 
     Args:
-        positions: (T, 3) of the rig, frame k at k / fps seconds.
+        positions: (T, 3) of the rig, T at least 2, frame k at k / fps seconds.
         found: (T,) whether the position of a frame is known.
         trajectory: (192,), covers 6.4 s; later frames are not compared.
         has_scale: otherwise positions are scaled so that they fit the command best (least squares).

@@ -49,10 +49,10 @@ def run(options: argparse.Namespace) -> Dict:
     cameras = load_rig(options.rig).cameras
     names = _common_names(options.generated, [camera.name for camera in cameras])
     views = lru_cache(maxsize=4 * len(cameras))(
-        lambda camera, name: read_video(options.generated / camera / f"{name}.mp4")
+        lambda camera, name: read_video(_video_path(options.generated, camera, name))
     )
-    first = views(cameras[0].name, names[0])
-    pairs = overlapping_pairs(cameras, *first.shape[1:3])
+    paths = [_video_path(options.generated, camera.name, name) for name in names for camera in cameras]
+    pairs = overlapping_pairs(cameras, *_common_size(paths))
     if not pairs:
         raise DataError(f"--rig {options.rig}: no two of its cameras see the same part of the world.")
 
@@ -165,6 +165,26 @@ def match_errors(pair: ViewPair, first: "np.ndarray", second: "np.ndarray") -> "
     ]
     ends = np.stack(ends)
     return sampson_errors(pair.fundamental, ends[:, 0], ends[:, 1])
+
+
+def _video_path(folder: Path, camera: str, name: str) -> Path:
+    return folder / camera / f"{name}.mp4"
+
+
+def _common_size(paths: List[Path]) -> Tuple[int, int]:
+    """Height and width of all videos, which one geometry is made for. Raises DataError naming two that differ."""
+    from cosmos1.data.video import probe_video
+
+    found = {}
+    for info in map(probe_video, paths):
+        found.setdefault((info.height, info.width), info.path)
+    if len(found) > 1:
+        first, second, *_ = (f"{path} is {height} x {width}" for (height, width), path in found.items())
+        raise DataError(
+            f"--generated: {first}, but {second}; all views of all videos must have one size. Put videos of another size into "
+            f"a folder of their own."
+        )
+    return next(iter(found))
 
 
 def _common_names(folder: Path, cameras: List[str]) -> List[str]:

@@ -2,16 +2,20 @@
 """Scores of videos whose obedience is known."""
 
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from cosmos1.data.demo_worlds.arm_drawing import ArmRenderer
 from cosmos1.data.demo_worlds.arm_world import render_episode, sample_episode
+from cosmos1.data.formats.action_frames import ActionFrames
+from cosmos1.data.geometry.actions import moved_pose
+from cosmos1.data.sources.bridge import read_episode
 from cosmos1.data.video import read_video, write_video
 from cosmos1.errors import DataError
 from cosmos1.evaluation.__main__ import build_parser, main
-from cosmos1.evaluation.action_following import frame_scores, motion_scores
+from cosmos1.evaluation.action_following import commanded_motions, frame_scores, motion_scores
 from cosmos1.models.tokenizers.dct import DctTokenizer
 from tests.data.arm_tree import arm_tree
 
@@ -96,6 +100,80 @@ def test_shorter_rollouts_and_refused_folders(folders):
     write_video(folders / "true/4.mp4", np.zeros((9, 48, 64, 3), np.uint8), 5)
     with pytest.raises(DataError, match="4.mp4: 9 frames; episode 4 allows 2 to 6"):
         run(folders)
+
+
+@pytest.fixture
+def every_second(folders):
+    """The held-out episodes, "generated" by networks that make every second frame, as the files beside them say."""
+    tree = folders / "tree"
+    frames = [read_video(tree / f"videos/val/{name}/rgb.mp4")[::2] for name in ("4", "5")]
+    for name, true, other in zip(("4", "5"), frames, reversed(frames)):
+        for kind, video in (("true", true), ("shuffled", np.concatenate([true[:1], other[1:]]))):
+            write_video(folders / kind / f"{name}.mp4", video, 5)
+            write_facts(folders / kind / f"{name}.json", 2)
+    return folders
+
+
+def write_facts(path, interval):
+    path.write_text(json.dumps(asdict(ActionFrames("scaled", 48, 64, 5.0, interval))))
+
+
+@pytest.mark.parametrize("options", [(), ("--shuffled", "shuffled")])
+def test_frames_that_were_left_out_are_left_out_of_the_real_video(every_second, options):
+    options = [str(every_second / word) if word == "shuffled" else word for word in options]
+    metrics = run(every_second, *options)["metrics"]
+    assert metrics["psnr"]["true"] > 35 and metrics["latent_l2"]["true"] < 0.2
+    assert metrics["position_error_mm"]["true"] < 5 and metrics["position_error_mm"]["gap"] < -10
+    (every_second / "true/4.json").unlink()
+    alone = run(every_second, *options)["videos"][0]["true"]
+    assert alone["psnr"] < 25 and alone["position_error_mm"] > 15
+
+
+def test_motions_over_several_frames(folders):
+    episode = read_episode(None, folders / "tree/annotation/val/4.json")
+    recorded = commanded_motions(episode, [1, 2, 3])
+    assert np.array_equal(recorded, episode.action[1:3])
+    both = moved_pose(moved_pose(episode.state[1, :6], recorded[0, :6]), recorded[1, :6])
+    (motion,) = commanded_motions(episode, [1, 3])
+    assert moved_pose(episode.state[1, :6], motion) == pytest.approx(both)
+    with pytest.raises(DataError, match="recorded numbers, not motions between poses"):
+        commanded_motions(replace(episode, has_poses=False), [1, 3])
+
+
+def test_an_interval_limits_how_many_frames_there_can_be(every_second):
+    write_facts(every_second / "true/4.json", 3)
+    with pytest.raises(DataError, match=r"4.mp4: 3 frames; episode 4 allows 2 to 2, its frames 0, 3\."):
+        run(every_second)
+    write_facts(every_second / "true/4.json", 6)
+    with pytest.raises(DataError, match="4.mp4: follows every 6. frame, but episode 4 has 6; at least 7 are needed"):
+        run(every_second)
+
+
+@pytest.mark.parametrize("content", ['{"interval": 0}', '{"interval": "2"}', "[2]", "{"])
+def test_facts_beside_a_video_that_make_no_sense(folders, content):
+    (folders / "true/4.json").write_text(content)
+    with pytest.raises(DataError, match="4.json: .* Generate the video again"):
+        run(folders)
+
+
+def test_facts_without_an_interval_stand_for_every_frame(folders):
+    expected = run(folders)
+    (folders / "true/4.json").write_text('{"seed": 1}')
+    assert run(folders) == expected
+
+
+def test_a_real_video_that_does_not_fit_its_annotation(folders):
+    real = folders / "tree/videos/val/4/rgb.mp4"
+    write_video(real, read_video(real)[:4], 5)
+    with pytest.raises(DataError, match="rgb.mp4 has 4 frames but .*4.json lists 6 states"):
+        run(folders)
+
+
+def test_identical_frames_are_null(folders):
+    for name in ("4", "5"):
+        (folders / f"true/{name}.mp4").write_bytes((folders / f"tree/videos/val/{name}/rgb.mp4").read_bytes())
+    results = run(folders)
+    assert results["metrics"]["psnr"]["true"] is None and results["videos"][0]["true"]["latent_l2"] == 0
 
 
 def test_real_robots_have_no_motion_scores(folders):

@@ -2,6 +2,7 @@
 """Camera, trajectory and view metrics: small errors on true videos of the demo worlds, large ones on others."""
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -19,12 +20,12 @@ from cosmos1.data.files import write_json
 from cosmos1.data.geometry.cameras import named_path, relative_to_first
 from cosmos1.data.geometry.rigs import Rig, rig_json, six_camera_rig
 from cosmos1.data.geometry.trajectories import preset_trajectory, track_json
-from cosmos1.data.video import write_video
+from cosmos1.data.video import read_video, write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.evaluation.__main__ import build_parser, main
 from cosmos1.evaluation.camera_pose import pose_errors
 from cosmos1.evaluation.command_gap import measure_commands
-from cosmos1.evaluation.control_gap import ControlScore
+from cosmos1.evaluation.control_gap import ControlScore, compare_controls
 from cosmos1.evaluation.geometry import Motion, poses_without_depth, rotation_error_degrees, sampson_errors
 from cosmos1.evaluation.trajectory_following import path_errors, rig_positions
 
@@ -102,6 +103,15 @@ def test_commands_that_are_missing(rooms, tmp_path):
         run("camera_pose", "--generated", tmp_path, "--cameras", tmp_path)
 
 
+@pytest.mark.parametrize("options", [(), ("--demo_world",)])
+def test_one_frame_has_no_motion(rooms, tmp_path, options):
+    for index in range(CLIPS.num_videos):
+        frames = read_video(rooms / f"true/{index:03d}.mp4")
+        write_video(tmp_path / f"videos/{index:03d}.mp4", frames[:1] if index == 1 else frames, 7)
+    with pytest.raises(DataError, match="001.mp4: 1 frame; a motion needs 2 or more"):
+        run("camera_pose", "--generated", tmp_path / "videos", "--cameras", rooms / "world", *options)
+
+
 def test_pycolmap_is_asked_for_by_name(rooms, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     options = ("--generated", rooms / "true", "--cameras", rooms / "world", "--method", "pycolmap")
@@ -125,6 +135,25 @@ def test_each_video_is_compared_with_the_commands_of_the_next(tmp_path):
     assert results["metrics"]["rare"]["gap"] is None
     with pytest.raises(DataError, match="1 videos: at least 2 are needed"):
         measure_commands(["a"], score, scores, options)
+
+
+def test_scores_that_are_no_numbers():
+    """JSON has neither: infinite PSNR becomes null, what is NaN or infinitely bad is refused."""
+    psnr, loss = ControlScore("psnr", "PSNR", "dB", True), ControlScore("loss", "loss", "", False)
+
+    def results(**shuffled):
+        videos = [
+            {"name": "7", "true": {"psnr": 20.0, "loss": 1.0}, "shuffled": [{"psnr": 30.0, "loss": 2.0} | shuffled]}
+        ]
+        return compare_controls([psnr, loss], videos)
+
+    identical = results(psnr=math.inf)
+    assert identical["videos"][0]["shuffled"] == [{"psnr": None, "loss": 2.0}]
+    assert identical["metrics"]["psnr"]["gap"] is None and identical["metrics"]["loss"]["gap"] == -1
+    json.dumps(identical, allow_nan=False)
+    for name, value in (("psnr", math.nan), ("loss", math.nan), ("loss", math.inf), ("psnr", -math.inf)):
+        with pytest.raises(DataError, match=f"video 7, shuffled control: {name} is {value}, a finite number is needed"):
+            results(**{name: value})
 
 
 def test_sampson_error_of_a_sideways_pair():
@@ -160,6 +189,15 @@ def test_trajectory_following_in_the_demo_world(drives):
     assert scores["final_error"]["gap"] < -0.2 and scores["frames_found"]["true"] == 1
 
 
+def test_one_frame_follows_no_trajectory(drives, tmp_path):
+    for index in range(3):
+        frames = read_video(drives / f"videos/camera_front_wide_120fov/{index}.mp4")
+        write_video(tmp_path / f"{index}.mp4", frames[:1] if index == 1 else frames[:2], 7)
+    options = ("--generated", tmp_path, "--trajectories", drives / "trajectory", "--rig", drives / "rig.json")
+    with pytest.raises(DataError, match="1.mp4: 1 frame; a motion needs 2 or more"):
+        run("trajectory_following", *options, "--demo_world", drives)
+
+
 def test_path_errors_are_what_was_put_in():
     straight = preset_trajectory("straight", 5.0)
     seconds = np.arange(9) / 4
@@ -189,6 +227,18 @@ def test_view_consistency_of_one_clip_and_of_two(drives):
     scores = run("view_consistency", *options, "--output", drives / "views.json")
     assert scores["sampson_error"]["true"] < 2 and scores["consistent_matches"]["true"] > 5
     assert scores["consistent_matches"]["gap"] > 0.5 * scores["consistent_matches"]["true"]
+
+
+def test_views_of_several_sizes_are_refused(drives, tmp_path):
+    """The geometry of one size would be silently wrong for another."""
+    for camera in six_camera_rig().cameras[:2]:
+        for index in range(2):
+            frames = read_video(drives / f"videos/{camera.name}/{index}.mp4")
+            write_video(tmp_path / f"{camera.name}/{index}.mp4", frames[:, : 96 - 32 * index, : 128 - 48 * index], 7)
+    with pytest.raises(
+        DataError, match="/0.mp4 is 96 x 128, but .*camera_front_wide_120fov/1.mp4 is 64 x 80; all views"
+    ):
+        run("view_consistency", "--generated", tmp_path, "--rig", drives / "rig.json")
 
 
 def test_rigs_without_geometry_or_overlap(drives, tmp_path):

@@ -173,6 +173,30 @@ def test_networks_from_files(evaluate, folders):
     ]
 
 
+class NoNumber(torch.nn.Module):
+    """Stands for damaged weights: gives `value` for pictures that are darker than the middle on average."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.value = value
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return torch.where(first.mean(dim=(1, 2, 3)) < 0, self.value, 1.0)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_score_that_is_no_number_is_not_taken_for_identical(refusal, folders, value):
+    write_video(folders / "generated" / "b.mp4", read_video(folders / "generated" / "b.mp4") // 4, 24)
+    for name in "ac":
+        write_video(
+            folders / "generated" / f"{name}.mp4", read_video(folders / "generated" / f"{name}.mp4") // 4 + 200, 24
+        )
+    weights = save_script(NoNumber(float(value)), folders / "lpips.pt")
+    message = refusal("--metrics", "psnr", "lpips", "--lpips_weights", weights)
+    assert f"b.mp4: LPIPS is {value}, a finite number is needed" in message
+    assert not (folders / "out" / "results.json").exists()
+
+
 def test_unfit_networks_are_refused(refusal, folders):
     assert "is not a TorchScript file" in refusal(
         "--metrics", "lpips", "--lpips_weights", folders / "generated" / "a.mp4"
