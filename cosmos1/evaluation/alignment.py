@@ -93,6 +93,8 @@ def _align(cv2, frame: "np.ndarray", matrix: "np.ndarray", view: _View) -> Tuple
                 return motion, share_seen
             weights = 1 / (1 + (residual / SOFT_RESIDUAL) ** 2)
             normal = jacobian.T @ (weights[:, None] * jacobian)
+            if not normal.any():
+                return motion, 0.0  # a blank frame shows nothing
             normal += 1e-6 * np.trace(normal) / 6 * np.eye(6)
             step = -np.linalg.solve(normal, jacobian.T @ (weights * residual))
             motion = _rigid(cv2, step) @ motion

@@ -112,6 +112,15 @@ def test_one_frame_has_no_motion(rooms, tmp_path, options):
         run("camera_pose", "--generated", tmp_path / "videos", "--cameras", rooms / "world", *options)
 
 
+def test_in_black_pictures_no_camera_is_found(rooms, tmp_path):
+    """A network that fell apart makes such videos; their scores must say so."""
+    for index in range(CLIPS.num_videos):
+        write_video(tmp_path / f"videos/{index:03d}.mp4", np.zeros((5, 96, 128, 3), np.uint8), 7)
+    videos, world = ("--generated", tmp_path / "videos"), ("--cameras", rooms / "world", "--demo_world")
+    scores = run("camera_pose", *videos, *world, "--output", tmp_path / "black.json")
+    assert scores["frames_found"]["true"] == 0 and scores["rotation_error"]["true"] is None
+
+
 def test_pycolmap_is_asked_for_by_name(rooms, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     options = ("--generated", rooms / "true", "--cameras", rooms / "world", "--method", "pycolmap")
