@@ -61,10 +61,18 @@ def read_videos(arguments: argparse.Namespace) -> tuple[list[DescribedVideo], li
 
 
 def describe(path: Path, prompt: str | None) -> DescribedVideo:
-    """A video with the text of the caption file beside it, or the one for all. Raises DataError for a damaged file."""
+    """A video with the text of the caption file beside it, or the one for all.
+
+    Raises DataError for a caption file that is damaged or empty.
+    """
     caption = path.with_suffix(".txt")
     if caption.exists():
-        return DescribedVideo(path, read_caption_file(caption), has_caption=True)
+        text = read_caption_file(caption)
+        if not text:
+            raise DataError(
+                f"{caption}: is empty; its video has no text. Write the caption, or remove the file to use --prompt."
+            )
+        return DescribedVideo(path, text, has_caption=True)
     return DescribedVideo(path, DEFAULT_PROMPT if prompt is None else prompt, has_caption=False)
 
 

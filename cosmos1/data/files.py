@@ -1,13 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all, and JSON that says what is wrong with it."""
+"""Files that are found, files that appear whole or not at all, and JSON that says what is wrong with it."""
 
 import hashlib
 import io
 import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, FrozenSet
 
 from cosmos1.errors import DataError
+
+
+def files_below(folder: Path, above: FrozenSet[str] = frozenset()) -> Iterator[Path]:
+    """Every file in a folder and below it, in the order of names; links to folders are followed.
+
+    A link back to a folder above itself is not: its files have come, or will. Raises DataError for a folder that
+    cannot be listed.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in found)
+    except OSError as error:
+        place = error.filename or folder
+        raise DataError(f"{place}: cannot be listed ({error.strerror}). Make it readable, or move it away.") from error
+    for name, is_folder, is_file in entries:
+        if is_folder:
+            yield from files_below(folder / name, above | {real})
+        elif is_file:
+            yield folder / name
+
+
+def check_names(paths: Iterable[Path]) -> None:
+    """Raise DataError for the first path that is not UTF-8: it could be written neither to JSON nor to the screen."""
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{os.fsencode(path)!r}: its name is not UTF-8. Rename it, and folders above it."
+            ) from error
 
 
 def read_json(path: Path, advice: str, where: str = "") -> Any:

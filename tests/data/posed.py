@@ -13,7 +13,8 @@ POSE = np.eye(4)
 
 def png(height=20, width=32, value=128, mode="RGB"):
     buffer = io.BytesIO()
-    Image.new(mode, (width, height), (value,) * len(mode)).save(buffer, "PNG")
+    colour = value if mode == "I;16" else (value,) * len(mode)
+    Image.new(mode, (width, height), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 

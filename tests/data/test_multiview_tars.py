@@ -208,3 +208,11 @@ def test_folders_without_tars(tmp_path):
     write_tar(tmp_path / "c.tar", {})
     with pytest.raises(DataError, match="no mapping.json in it"):
         TarClips(tmp_path, tmp_path)
+
+
+def test_two_tars_of_one_clip_are_refused(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        write_tar(tmp_path / folder / "c.tar", {})
+    with pytest.raises(DataError, match="x/c.tar and .*y/c.tar are both the clip c"):
+        TarClips(tmp_path, tmp_path)

@@ -71,6 +71,29 @@ def test_scenes_are_found_at_any_depth_and_named_by_their_paths(tmp_path):
         find_scenes(tmp_path / "empty")
 
 
+def write_scene(folder, images):
+    """A scene of one picture, which lies in the folder `images`."""
+    folder.mkdir(parents=True)
+    images.mkdir(parents=True, exist_ok=True)
+    (images / "frame_00001.png").write_bytes(png(value=7))
+    (folder / "transforms.json").write_text(json.dumps(transforms(1)))
+    return folder
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(tmp_path):
+    write_scene(tmp_path / "scenes/a", tmp_path / "store/pictures")
+    (tmp_path / "scenes/a/images").symlink_to(tmp_path / "store/pictures")
+    (tmp_path / "scenes/b").symlink_to(write_scene(tmp_path / "store/b", tmp_path / "store/b/images"))
+    (tmp_path / "store/b/all").symlink_to(tmp_path / "scenes")
+    write_zip(tmp_path / "scenes/C.ZIP", scene_files(1))
+    found = find_scenes(tmp_path / "scenes")
+    assert sorted(found) == ["C", "a", "b"]
+    assert [read_scene(found[name]).read_frames(0, 1)[0, 0, 0, 0] for name in "Cab"] == [1, 7, 7]
+    (tmp_path / "scenes/me").symlink_to("me")
+    with pytest.raises(DataError, match="scenes/me: cannot be listed .Too many levels of symbolic links"):
+        find_scenes(tmp_path / "scenes")
+
+
 def without(files, name):
     return {key: value for key, value in files.items() if key != name}
 
@@ -100,6 +123,7 @@ DEFECTS = [
     (scene_files(2, poses=[np.eye(4), np.full((4, 4), np.inf)]), "pose of frame 1 is not finite"),
     (scene_files(2, poses=[np.eye(4), np.diag([2.0, 1, 1, 1])]), "pose of frame 1 is not a rotation"),
     (scene_files(2) | {FIRST: b"no picture"}, "frame_00001.png: cannot be read as a picture"),
+    (scene_files(2) | {FIRST: png(mode="I;16")}, r"frame_00001.png: is grey of more than 8 bits \(mode I"),
     (scene_files(2, names=[FIRST, FIRST]), "2 images but 2 poses; some poses name the same file_path"),
 ]
 

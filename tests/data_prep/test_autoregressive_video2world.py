@@ -10,6 +10,7 @@ import torch
 
 from cosmos1.data.modules.token_clips import TokenClipsDataModule
 from cosmos1.data.preparing.leading_clip import read_leading_frames
+from cosmos1.data.sources.captioned_videos import read_captioned_videos
 from cosmos1.data.video import cover_and_crop
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.discrete import build_discrete_tokenizer
@@ -161,6 +162,13 @@ def test_missing_videos_are_left_out_or_stop_the_run(listed, tmp_path, capsys):
     assert "plan: 9 lines used (6 train, 1 test, 2 val), 1 left out" in printed
     with pytest.raises(DataError, match="line 4 of .* does not exist"):
         prepare(listed, tmp_path / "strict", "--strict")
+
+
+def test_line_separators_of_unicode_stay_in_their_prompt(listed):
+    lines = listed.read_text().replace("clip 0", "clip\u20280\u0085")
+    listed.write_text(lines, encoding="utf-8-sig")
+    videos, missing = read_captioned_videos(listed, strict=True)
+    assert len(videos) == 10 and videos[0].prompt == "clip\u20280\u0085" and missing == []
 
 
 def test_a_list_that_is_no_utf8(listed, tmp_path):

@@ -288,6 +288,9 @@ def test_scenes_in_folders_of_one_name_stay_apart(tmp_path):
 def test_caption_files(tmp_path):
     (tmp_path / "a.json").write_text('{"train/12": "a", "x/0": "b", "x/1": "c"}')
     assert read_captions(tmp_path / "a.json") == {"train/12": "a", "x": "b"}
+    # Line separators of Unicode do not end a line of JSON; editors may begin the file with a byte order mark.
+    (tmp_path / "a.jsonl").write_text('{"name": "a", "caption": "one\u2028line\u0085more"}\n', encoding="utf-8-sig")
+    assert read_captions(tmp_path / "a.jsonl") == {"a": "one\u2028line\u0085more"}
     for bad in ({("a", 0): "x"}, {"a": 1}, ["a"]):
         (tmp_path / "bad.pkl").write_bytes(pickle.dumps(bad))
         with pytest.raises(DataError, match="bad.pkl: a dict from names to strings is needed"):

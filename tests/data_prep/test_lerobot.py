@@ -18,6 +18,7 @@ from cosmos1.data.geometry.actions import bridge_actions
 from cosmos1.data.modules.action_pairs import ActionPairsDataModule
 from cosmos1.data.modules.bridge_pixels import BridgePixelsDataModule
 from cosmos1.data.sources.bridge import actions_between, read_episodes
+from cosmos1.data.sources.lerobot import open_lerobot
 from cosmos1.data.video import read_video
 from cosmos1.errors import ConfigError, DataError
 from data_prep import lerobot, prepare_action_dataset
@@ -228,6 +229,45 @@ def test_pictures_inside_parquet(tmp_path):
         write_parquet(root / f"data/chunk-000/episode_{k:06d}.parquet", {**rows(k), CAMERA: pictures})
     output = run(root, tmp_path / "out", "--to", "instruction")
     assert_frames(output / "videos/000001.mp4", 1)
+
+
+def test_late_in_a_long_episode_times_are_coarse(tmp_path):
+    """Beyond 2048 s a float32 is further than the usual tolerance from the time that was meant."""
+    root = write_v2(tmp_path / "robot")
+    times = [0.0] + [5000 + (3 * index + 1) / 7 for index in range(LENGTHS[0] - 1)]
+    stored = np.array(times, np.float32)
+    assert np.abs(stored - times).max() > 1e-4
+    write_parquet(root / "data/chunk-000/episode_000000.parquet", {**rows(0), "timestamp": stored})
+    with av.open(str(root / f"videos/chunk-000/{CAMERA}/episode_000000.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=FPS)
+        stream.width, stream.height, stream.codec_context.time_base = 64, 48, Fraction(1, 7)
+        for index, time in enumerate(times):
+            picture = av.VideoFrame.from_ndarray(frame(0, index), format="rgb24")
+            picture.pts, picture.time_base = round(time * 7), Fraction(1, 7)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    output = run(root, tmp_path / "out", "--to", "instruction", "--strict")
+    assert_frames(output / "videos/000000.mp4", 0)
+
+
+def test_pictures_of_depth_are_refused(tmp_path):
+    root = write_v2(tmp_path / "robot")
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"][CAMERA]["dtype"], info["video_path"] = "image", None
+    (root / "meta/info.json").write_text(json.dumps(info))
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((48, 64), 9000, np.uint16)).save(buffer, "png")
+    pictures = [{"bytes": buffer.getvalue(), "path": "0.png"}] * LENGTHS[0]
+    write_parquet(root / "data/chunk-000/episode_000000.parquet", {**rows(0), CAMERA: pictures})
+    with pytest.raises(DataError, match="episode 0: a picture: is grey of more than 8 bits"):
+        run(root, tmp_path / "out", "--to", "instruction", "--strict")
+
+
+def test_lines_of_episodes_end_at_line_feeds_only(tmp_path):
+    root = write_v2(tmp_path / "robot")
+    path = root / "meta/episodes.jsonl"
+    path.write_text(path.read_text().replace("open the drawer", "open\u2028the drawer") + "\n", encoding="utf-8")
+    assert open_lerobot(root).episodes[1].texts == ("open\u2028the drawer",)
 
 
 def test_resume_writes_only_what_is_missing(tmp_path):

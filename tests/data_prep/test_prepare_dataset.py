@@ -17,7 +17,7 @@ from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.data.preparing import clip_writer
 from cosmos1.data.preparing.encoders import LatentEncoder
 from cosmos1.data.preparing.latent_writer import write_samples
-from cosmos1.data.sources.clip_plan import PlannedVideo
+from cosmos1.data.sources.clip_plan import PlannedVideo, list_mp4_files
 from cosmos1.data.video import count_frames, frames_to_tensor, probe_video, read_video, resize_frames, write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.models.tokenizers.video import build_video_tokenizer
@@ -151,6 +151,26 @@ def test_text_is_that_of_the_encoder_in_bfloat16(videos, tmp_path):
     output = prepare(videos, tmp_path / "out")
     expected = build_text_encoder("hashed").encode(["A caption of b."])[0][0].bfloat16()
     assert torch.equal(torch.load(output / "3.t5_text_embeddings.pth"), expected)
+
+
+def test_captions_with_a_byte_order_mark_and_none_at_all(videos, tmp_path, capsys):
+    (videos / "b.txt").write_text("A caption of b.", encoding="utf-8-sig")
+    (videos / "c.txt").write_text("\n")
+    output = prepare(videos, tmp_path / "out", "--prompt", "the default")
+    infos = [json.loads((output / f"{index}.info.json").read_text()) for index in (0, 3)]
+    assert [info["prompt"] for info in infos] == ["the default", "A caption of b."]
+    assert len(list(output.glob("*.info.json"))) == 6
+    assert "c.txt: is empty; its video has no text" in capsys.readouterr().out
+    with pytest.raises(DataError, match="c.txt: is empty"):
+        prepare(videos, tmp_path / "strict", "--strict")
+
+
+def test_suffixes_in_capitals_and_names_that_are_no_utf8(videos):
+    (videos / "b.mp4").rename(videos / "b.MP4")
+    assert [path.name for path in list_mp4_files(videos)] == ["a.mp4", "b.MP4", "c.mp4"]
+    (videos / "c.mp4").rename(os.fsdecode(os.fsencode(videos) + b"/caf\xe9.mp4"))
+    with pytest.raises(DataError, match=r"caf\\xe9.mp4': its name is not UTF-8. Rename it"):
+        list_mp4_files(videos)
 
 
 def test_seed_moves_the_starts(videos, tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from cosmos1.data.command_line import first_names
-from cosmos1.data.files import read_json
+from cosmos1.data.files import check_names, read_json
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS, BRIDGE_ACTION_DIM, bridge_actions
 from cosmos1.errors import ConfigError, DataError
 
@@ -89,6 +89,7 @@ def list_annotations(root: Path, split: str) -> List[Path]:
             f"{folder} {state}; splits that exist under {root}: {', '.join(there) or 'none'}. Give the folder that "
             f"holds annotation/ and videos/."
         )
+    check_names(paths)
     _check_video_folders(root, split, {path.stem for path in paths})
     return sorted(paths, key=lambda path: (not path.stem.isdigit(), int(path.stem) if path.stem.isdigit() else 0, path))
 

@@ -29,7 +29,7 @@ CONVENTIONS = {
 
 def read_camera_path(path: Path) -> CameraPath:
     """Read the cameras of a file or a scene. Raises DataError naming the file, what was found and what is needed."""
-    if path.is_dir() or path.suffix == ".zip":
+    if path.is_dir() or path.suffix.lower() == ".zip":
         return read_scene(path).cameras
     content = read_json(path, "Formats: docs/camera_control.md.", f"cameras {path}")
     if path.name == TRANSFORMS or (isinstance(content, dict) and "frames" in content):

@@ -27,7 +27,8 @@ def read_captioned_videos(jsonl: Path, strict: bool) -> tuple[list[CaptionedVide
         raise DataError(f"--input_jsonl {jsonl}: there is no such file. Give the list of videos, one object per line.")
     videos, missing = [], []
     try:
-        lines = jsonl.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`, which also splits at characters that JSON allows inside a text.
+        lines = jsonl.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"--input_jsonl {jsonl}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
     for number, line in enumerate(lines, start=1):

@@ -20,7 +20,9 @@ def read_captions(path: Path) -> Dict[str, str]:
     try:
         content = path.read_bytes()
         if path.suffix == ".jsonl":
-            entries = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+            # Not `splitlines`, which also splits at characters that JSON allows inside a text.
+            lines = content.decode("utf-8-sig").split("\n")
+            entries = [json.loads(line) for line in lines if line.strip()]
             captions = {entry["name"]: entry["caption"] for entry in entries}
         elif path.suffix in (".pkl", ".pickle"):
             captions = load_plain_pickle(content, str(path))
@@ -39,9 +41,9 @@ def read_captions(path: Path) -> Dict[str, str]:
 
 
 def read_caption_file(path: Path) -> str:
-    """The text of one caption file, without the white space around it. Raises DataError unless it is UTF-8."""
+    """The text of one caption file, without white space or byte order mark. Raises DataError unless it is UTF-8."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a caption in UTF-8 ({error}). Save it as UTF-8 text.") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cosmos1.data.command_line import use_each
+from cosmos1.data.files import check_names
 from cosmos1.data.video import VideoInfo, count_frames, probe_video
 from cosmos1.errors import DataError
 
@@ -42,16 +43,21 @@ class PlannedVideo:
 
 
 def list_mp4_files(folder: Path, option: str = "--dataset_path") -> list[Path]:
-    """Return the *.mp4 directly inside a folder, in name order. Raises DataError naming `option` when there is none."""
+    """Return the *.mp4 (or *.MP4) directly inside a folder, in name order.
+
+    Raises DataError naming `option` when there is none, and for a name that is not UTF-8.
+    """
     if not folder.is_dir():
         raise DataError(f"{option} {folder}: there is no such folder. Give the folder that holds the videos.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix == ".mp4" and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    paths = sorted(path for path in files if path.suffix.lower() == ".mp4")
     if not paths:
         others = sum(path.suffix.lower() in OTHER_VIDEO_SUFFIXES for path in folder.rglob("*"))
         raise DataError(
             f"{option} {folder}: no *.mp4 directly inside (folders inside are not searched); {others} other "
             f"video files were seen. Move or convert them to .mp4 in this folder."
         )
+    check_names(paths)
     return paths
 
 

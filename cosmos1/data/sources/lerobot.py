@@ -6,7 +6,6 @@ episode_index, because some files of version 3 record the wrong file for the fir
 """
 
 import importlib.util
-import io
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 
 from cosmos1.data.files import read_json
+from cosmos1.data.pictures import decode_picture
 from cosmos1.errors import ConfigError, DataError
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
@@ -74,8 +74,10 @@ class LeRobotDataset:
         from cosmos1.data.video import read_frames_at
 
         path, start = self._video(episode, key)
-        times = start + np.array(self._rows(episode, "timestamp"), np.float64)
-        return read_frames_at(path, times, LARGEST_TIME_DIFFERENCE)
+        stated = np.array(self._rows(episode, "timestamp"), np.float64)
+        # Late in a long episode float32, which is how times are stored, is coarser than the difference allowed.
+        step = float(np.spacing(np.float32(stated.max(initial=0))))
+        return read_frames_at(path, start + stated, max(LARGEST_TIME_DIFFERENCE, step))
 
     def _video(self, episode: LeRobotEpisode, key: str) -> Tuple[Path, float]:
         """The file of a camera and the second at which the episode begins in it."""
@@ -144,7 +146,10 @@ def _episodes_v2(root: Path) -> List[Dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Get the dataset again.")
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not `splitlines`, which also splits at characters that JSON allows inside a text.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             entries.append(json.loads(line))
         except ValueError as error:
@@ -201,12 +206,9 @@ def _read_parquet(path: Path, columns: Tuple[str, ...]):
 
 def _decode_picture(item: Any, episode: LeRobotEpisode, root: Path) -> np.ndarray:
     """A picture stored as {"bytes": ..., "path": ...}."""
-    from PIL import Image
-
+    where = f"{episode.data_file}: episode {episode.index}: a picture"
     try:
-        source = io.BytesIO(item["bytes"]) if item.get("bytes") else root / item["path"]
-        return np.asarray(Image.open(source).convert("RGB"))
-    except (OSError, TypeError) as error:
-        raise DataError(
-            f"{episode.data_file}: episode {episode.index}: a picture cannot be decoded ({error})."
-        ) from error
+        source = item.get("bytes") or root / item["path"]
+    except (AttributeError, TypeError, KeyError) as error:
+        raise DataError(f"{where} is {item!r:.80}, bytes or a path are needed. Get the dataset again.") from error
+    return decode_picture(source, where, "Get the dataset again, or choose another camera.")

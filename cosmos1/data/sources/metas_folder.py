@@ -68,11 +68,11 @@ def _unused(root: Path, names: set[str]) -> list[str]:
     """One line per kind of file that no video of these names goes with."""
     lines = []
     for folder, suffixes in ((CAPTIONS, (".txt",)), (TEXT_ROWS, ROW_FILE_SUFFIXES)):
-        files = [path for path in (root / folder).glob("[!.]*") if path.suffix in suffixes]
+        files = [path for path in (root / folder).glob("[!.]*") if path.suffix.lower() in suffixes]
         orphans = sorted(path.name for path in files if path.stem not in names)
         if orphans:
             lines.append(f"{root / folder}: {len(orphans)} files have no video ({first_names(orphans)}); not used.")
-    beside = sorted(path.name for path in root.glob("[!.]*.mp4"))
+    beside = sorted(path.name for path in root.glob("[!.]*") if path.suffix.lower() == ".mp4")
     if beside:
         lines.append(f"{root}: {len(beside)} videos are not in {VIDEOS}/ ({first_names(beside)}); not used.")
     return lines

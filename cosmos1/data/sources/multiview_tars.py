@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from cosmos1.data.files import check_names, files_below
 from cosmos1.data.geometry.rigs import pose_in_rig
 from cosmos1.data.geometry.rotations import rotation_of_quaternion
 from cosmos1.data.geometry.trajectories import EgoTrack, check_track
@@ -33,10 +34,13 @@ TRACK_COLUMNS = ("timestamp", "x", "y", "z", "qw", "qx", "qy", "qz")
 
 
 class TarClips:
-    """The clips of a folder of tars, found at any depth, with their captions."""
+    """The clips of a folder of tars, found at any depth, with their captions.
+
+    Raises DataError when there is no tar or no mapping of captions, and when two tars have one name.
+    """
 
     def __init__(self, folder: Path, caption_folder: Path):
-        self.paths = {path.stem: path for path in sorted(folder.rglob("*.tar"))}
+        self.paths = _tars_by_name(folder)
         if not self.paths:
             raise DataError(f"--dataset_path {folder}: no <clip>.tar in it or below.")
         self.captions = _read_mappings(caption_folder)
@@ -88,10 +92,23 @@ class TarClips:
         return checked_text_rows(chunks[0], f"{path}: {member}"), _window(path.with_suffix(".json"), name)
 
 
+def _tars_by_name(folder: Path) -> Dict[str, Path]:
+    paths = [path for path in files_below(folder) if path.suffix.lower() == ".tar"]
+    check_names(paths)
+    found: Dict[str, Path] = {}
+    for path in paths:
+        if not found.setdefault(path.stem, path).samefile(path):
+            raise DataError(
+                f"--dataset_path {folder}: {found[path.stem]} and {path} are both the clip {path.stem}. Members are found "
+                f"by the clip's name, so do not rename: remove one, or prepare the folders apart."
+            )
+    return found
+
+
 def _read_mappings(folder: Path) -> Dict[str, Path]:
     """Caption tar by "<clip>.<camera>"; entries whose tar or its .json is not there are dropped."""
     found: Dict[str, Path] = {}
-    mappings = sorted(folder.rglob("mapping.json"))
+    mappings = [path for path in files_below(folder) if path.name == "mapping.json"]
     if not mappings:
         raise DataError(f"--caption_tars {folder}: no mapping.json in it or below.")
     for mapping in mappings:

@@ -5,7 +5,6 @@ Zips are read in place; nothing is extracted. A scene is one sequence of picture
 and each picture's pose is found by its `file_path`, never by its place in the list.
 """
 
-import io
 import json
 import math
 import re
@@ -17,7 +16,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from cosmos1.data.files import check_names, files_below
 from cosmos1.data.geometry.cameras import CameraPath, check_poses, opencv_from_opengl
+from cosmos1.data.pictures import decode_picture
 from cosmos1.errors import DataError
 
 TRANSFORMS = "transforms.json"
@@ -60,17 +61,22 @@ class Scene:
 def find_scenes(folder: Path) -> Dict[str, Path]:
     """Return every *.zip below a folder and every folder that holds a transforms.json, by name, in the order of paths.
 
-    The name is the path below `folder`, without ".zip"; a scene that is `folder` itself has the folder's name. Raises
-    DataError when there is no scene, or when a zip and a folder have one name.
+    Links to folders are followed. The name is the path below `folder`, without ".zip"; a scene that is `folder` itself
+    has the folder's name. Raises DataError when there is no scene, when a zip and a folder have one name, and for a
+    name that is not UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"--dataset_path {folder}: there is no such folder. Give the folder of the scenes.")
     scenes: Dict[str, Path] = {}
-    for source in sorted([*folder.rglob("*.zip"), *(path.parent for path in folder.rglob(TRANSFORMS))]):
+    files = list(files_below(folder))
+    zips = [path for path in files if path.suffix.lower() == ".zip"]
+    sources = sorted([*zips, *(path.parent for path in files if path.name == TRANSFORMS)])
+    check_names(sources)
+    for source in sources:
         name = folder.resolve().name
         if source != folder:
             relative = source.relative_to(folder)
-            name = (relative.with_suffix("") if source.suffix == ".zip" else relative).as_posix()
+            name = (relative.with_suffix("") if source.suffix.lower() == ".zip" else relative).as_posix()
         if name in scenes:
             raise DataError(
                 f"--dataset_path {folder}: {scenes[name]} and {source} are both the scene {name}. Remove or rename one."
@@ -90,7 +96,7 @@ def read_scene(source: Path, allow_unposed: bool = False, name: Optional[str] = 
     `allow_unposed` drops pictures without a pose and poses without a picture. Raises DataError for every other defect:
     unreadable zip, unsafe member names, missing parts, poses that are no rigid motion, lenses that are no pinhole.
     """
-    name = name or source.name.removesuffix(".zip")
+    name = name or (source.stem if source.suffix.lower() == ".zip" else source.name)
     with _Files(source) as files:
         root = _root(name, source, files.names)
         where = f"scene {name}: {TRANSFORMS}"
@@ -134,8 +140,7 @@ class _Files:
 
     def __enter__(self) -> "_Files":
         if self.source.is_dir():
-            files = (path for path in self.source.rglob("*") if path.is_file())
-            self.names = [path.relative_to(self.source).as_posix() for path in files]
+            self.names = [path.relative_to(self.source).as_posix() for path in files_below(self.source)]
             return self
         try:
             self.archive = zipfile.ZipFile(self.source)
@@ -279,13 +284,4 @@ def _poses(frames: List[Dict[str, Any]], where: str) -> np.ndarray:
 
 
 def _decode(content: bytes, where: str) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        picture = Image.open(io.BytesIO(content)).convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(
-            f"{where}: cannot be read as a picture ({type(error).__name__}). Get the scene again."
-        ) from error
-    white = Image.new("RGBA", picture.size, "white")
-    return np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+    return decode_picture(content, where, "Get the scene again.")
