@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing video files, and the map between pixels in bytes and pixels as the networks see them.
 
-Frames are numpy arrays (T, H, W, 3), uint8, RGB, upright (the rotation recorded in the container is applied).
+Frames are numpy arrays (T, H, W, 3), uint8, RGB, upright (the turn or mirror recorded in the container is applied).
+What cannot be read as it is meant to be seen is refused: see data/video_frames.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cosmos1.data.video_frames import check_one_size, decode, open_video, to_rgb, upright_size
 from cosmos1.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -38,41 +40,43 @@ class VideoInfo:
 def probe_video(path: str | Path) -> VideoInfo:
     """Read the header and the first frame of a video.
 
-    Raises DataError when the file cannot be opened, has no picture stream, or its first frame cannot be decoded.
+    Raises what `open_video` raises, and DataError when the first frame cannot be decoded.
     """
     path = Path(path)
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
-        frame = next(_decode(path, container, stream), None)
+    container, stream = open_video(path)
+    with container:
+        frame = next(decode(path, container, stream), None)
         if frame is None:
             raise DataError(f"{path}: no frame can be decoded; the file is probably damaged. Get it again.")
-        upright = (frame.height, frame.width) if frame.rotation % 180 == 0 else (frame.width, frame.height)
         rate = stream.average_rate or stream.guessed_rate or Fraction(0)
         # Older PyAV has no index_entries; what cannot be decoded is then met when the clip is read.
         hidden = any(entry.is_discard for entry in getattr(stream, "index_entries", ()))
         num_frames = 0 if hidden else stream.frames
-        return VideoInfo(path, num_frames, *upright, fps=float(rate), pixel_format=frame.format.name)
+        return VideoInfo(path, num_frames, *upright_size(path, frame), fps=float(rate), pixel_format=frame.format.name)
 
 
 def count_frames(path: str | Path) -> int:
     """Decode a whole video and return its number of frames. Raises DataError where decoding fails or stops early."""
     path = Path(path)
-    with _open_video(path) as container:
-        return sum(1 for _ in _decode(path, container, container.streams.video[0]))
+    container, stream = open_video(path)
+    with container:
+        return sum(1 for _ in decode(path, container, stream))
 
 
 def iterate_frames(path: str | Path, allow_grey: bool = False) -> Iterator[np.ndarray]:
     """Yield the frames of a video one by one, each (H, W, 3) uint8 RGB.
 
     An alpha channel is composited over white. A grey picture is refused unless `allow_grey`, which repeats it three
-    times. Raises DataError with the decoder's message when decoding stops half-way, and when fewer frames come out
-    than the container declares.
+    times. Raises what `open_video` and `decode` raise, and DataError for a frame of another size than the first.
     """
-    path = Path(path)
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
-        for frame in _decode(path, container, stream):
-            yield _to_rgb(path, frame, allow_grey)
+    path, first = Path(path), None
+    container, stream = open_video(path)
+    with container:
+        for number, frame in enumerate(decode(path, container, stream)):
+            picture = to_rgb(path, frame, allow_grey)
+            first = picture if first is None else first
+            check_one_size(path, first, number, picture)
+            yield picture
 
 
 def read_video(path: str | Path, allow_grey: bool = False) -> np.ndarray:
@@ -92,13 +96,14 @@ def read_frames_at(path: str | Path, seconds: np.ndarray, tolerance: float) -> n
     import av
 
     path, found = Path(path), []
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
+    container, stream = open_video(path)
+    with container:
         container.seek(max(round((seconds[0] - tolerance) / stream.time_base), 0), stream=stream)
         try:
             for frame in container.decode(stream):
                 while len(found) < len(seconds) and abs(frame.time - seconds[len(found)]) <= tolerance:
-                    found.append(_to_rgb(path, frame, allow_grey=False))
+                    found.append(to_rgb(path, frame, allow_grey=False))
+                    check_one_size(path, found[0], len(found) - 1, found[-1])
                 if len(found) == len(seconds) or frame.time > seconds[len(found)] + tolerance:
                     break
         except av.error.FFmpegError as error:
@@ -134,7 +139,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     look_ahead = "mbtree=0:rc-lookahead=0:sync-lookahead=0"
     options = {"crf": "12", "preset": "veryfast", "threads": "2", "x264-params": look_ahead}
     try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        with av.open(str(temporary.absolute()), "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             for array in frames:
@@ -194,64 +199,3 @@ def tensor_to_frames(video: torch.Tensor) -> np.ndarray:
     video = video[0] if video.ndim == 5 else video
     scaled = ((video.float() + 1.0) * 127.5).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
-
-
-def _open_video(path: Path):
-    import av
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such video file. Check the path.")
-    try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as error:
-        raise DataError(
-            f"{path}: cannot be opened as a video ({error.strerror}); the file is probably truncated or is not a "
-            f"video. Get it again, or remove it."
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise DataError(f"{path}: has no readable video stream; the file is truncated or no video. Get it again.")
-    container.streams.video[0].thread_type = "AUTO"
-    return container
-
-
-def _decode(path: Path, container, stream) -> Iterator:
-    """Yield decoded frames; compare their number with the container's when the end is reached."""
-    import av
-
-    num_decoded = num_discarded = 0
-    try:
-        for packet in container.demux(stream):
-            # An edit list can hide packets: they count as declared frames but never come out.
-            num_discarded += packet.is_discard
-            for frame in packet.decode():
-                num_decoded += 1
-                yield frame
-    except av.error.FFmpegError as error:
-        raise DataError(
-            f"{path}: decoding stopped after {num_decoded} frames, the container declares {stream.frames} "
-            f"({error.strerror}). The file is damaged: get it again, or remove it."
-        ) from error
-    if num_decoded < stream.frames - num_discarded:
-        raise DataError(
-            f"{path}: {num_decoded} frames can be decoded but the container declares {stream.frames}; the file is "
-            f"probably truncated. Get it again, or remove it."
-        )
-
-
-def _to_rgb(path: Path, frame, allow_grey: bool) -> np.ndarray:
-    colours = [component for component in frame.format.components if not component.is_alpha]
-    has_alpha = len(colours) < len(frame.format.components)
-    if len(colours) < 3 and not frame.format.has_palette and not allow_grey:
-        raise DataError(
-            f"{path}: pixel format {frame.format.name} has {len(colours)} colour channel(s), 3 are needed. Allow grey "
-            f"input where there is such an option, or convert: ffmpeg -i {path.name} -pix_fmt yuv420p out.mp4"
-        )
-    if has_alpha:
-        rgba = frame.to_ndarray(format="rgba").astype(np.float32)
-        alpha = rgba[..., 3:] / 255.0
-        array = np.rint(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
-    else:
-        array = frame.to_ndarray(format="rgb24")
-    # The container states the counter-clockwise turn that makes the picture upright, in degrees.
-    return np.ascontiguousarray(np.rot90(array, k=round(frame.rotation / 90) % 4))

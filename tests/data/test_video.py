@@ -3,6 +3,7 @@
 
 import math
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -78,19 +79,42 @@ def test_full_range_colour_is_not_stretched(tmp_path):
     assert np.abs(read_video(tmp_path / "a.mkv").astype(float) - gradient_frames()).mean() < 4
 
 
-def test_rotation_of_the_container_is_applied(tmp_path):
-    path = tmp_path / "a.mp4"
-    frames = gradient_frames()
-    write_video(path, frames, 24)
+def write_turned(path, across_x, across_y, down_x, down_y):
+    """Write a video whose track header shows the pixel at (x, y) at (across_x x + down_x y, across_y x + down_y y)."""
+    write_video(path, gradient_frames(), 24)
     content = bytearray(path.read_bytes())
-    # The display matrix of the track header: a quarter turn clockwise, as a phone held upright records.
     start = content.index(b"tkhd") + 4 + 40
-    content[start : start + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    a, b, c, d = (round(number * (1 << 16)) for number in (across_x, across_y, down_x, down_y))
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
-    info = probe_video(path)
-    assert (info.height, info.width) == (64, 48)
-    decoded = read_video(path)
-    assert np.abs(decoded.astype(float) - np.rot90(frames, k=-1, axes=(1, 2))).mean() < 3
+
+
+TURNS = {
+    # As a phone held upright records: a quarter turn clockwise.
+    (0, 1, -1, 0): lambda frames: np.rot90(frames, k=-1, axes=(1, 2)),
+    (-1, 0, 0, -1): lambda frames: frames[:, ::-1, ::-1],
+    (0, -1, 1, 0): lambda frames: np.rot90(frames, k=1, axes=(1, 2)),
+    # As front cameras record.
+    (-1, 0, 0, 1): lambda frames: frames[:, :, ::-1],
+    (1, 0, 0, -1): lambda frames: frames[:, ::-1],
+    (0, 1, 1, 0): lambda frames: frames.swapaxes(1, 2),
+    (0, -1, -1, 0): lambda frames: frames.swapaxes(1, 2)[:, ::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("matrix", TURNS)
+def test_turns_and_mirrors_of_the_container_are_applied(tmp_path, matrix):
+    write_turned(tmp_path / "a.mp4", *matrix)
+    expected = TURNS[matrix](gradient_frames())
+    info, decoded = probe_video(tmp_path / "a.mp4"), read_video(tmp_path / "a.mp4")
+    assert (info.height, info.width) == expected.shape[1:3] == decoded.shape[1:3]
+    assert np.abs(decoded.astype(float) - expected).mean() < 3
+
+
+def test_a_slanted_picture_is_refused(tmp_path):
+    write_turned(tmp_path / "a.mp4", 0.8, 0.6, -0.6, 0.8)
+    with pytest.raises(DataError, match=r"a.mp4: is to be shown turned by 36.9 degrees; only quarter turns"):
+        probe_video(tmp_path / "a.mp4")
 
 
 def test_grey_needs_permission(tmp_path):
@@ -127,6 +151,77 @@ def test_hole_in_the_file_names_both_counts(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a.mp4: (decoding stopped after )?\d+ frames.*declares 24"):
         read_video(path)
+
+
+def test_a_tag_that_is_no_utf8_does_no_harm(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        container.metadata["title"] = "Caf_ Demo"
+        stream = container.add_stream("mpeg4", rate=24)
+        stream.height = stream.width = 16
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert b"Caf_ Demo" in content
+    (tmp_path / "a.mp4").write_bytes(content.replace(b"Caf_ Demo", b"Caf\xe9 Demo"))
+    assert len(read_video(tmp_path / "a.mp4")) == 1
+
+
+def test_a_relative_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("2024-05-01T10:20:30.mp4", gradient_frames(), 24)
+    assert len(read_video("2024-05-01T10:20:30.mp4")) == 12
+
+
+def test_a_picture_size_that_changes_is_refused(tmp_path):
+    encode(tmp_path / "a.ts", gradient_frames(), "libx264", "yuv420p")
+    encode(tmp_path / "b.ts", gradient_frames(height=32), "libx264", "yuv420p")
+    (tmp_path / "c.mp4").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with pytest.raises(DataError, match=r"c.mp4: frame 12 is 32 x 64, the first that was read is 48 x 64.*scale=64:48"):
+        read_video(tmp_path / "c.mp4")
+
+
+def encode_with(path, **settings):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for name, value in settings.items():
+            setattr(stream.codec_context, name, value)
+        for frame in gradient_frames():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"sample_aspect_ratio": Fraction(16, 15)}, r"a.mp4: its pixels are not square .*16:15.*ffmpeg -i a.mp4 -vf"),
+        ({"color_trc": 16}, r"a.mp4: is high dynamic range video \(PQ\).*ffmpeg -i a.mp4 -vf .*tonemap"),
+        ({"color_trc": 18}, r"a.mp4: is high dynamic range video \(HLG\)"),
+    ],
+)
+def test_pictures_that_players_show_otherwise_are_refused(tmp_path, settings, words):
+    encode_with(tmp_path / "a.mp4", **settings)
+    with pytest.raises(DataError, match=words):
+        read_video(tmp_path / "a.mp4")
+
+
+def test_pixels_that_are_square_but_for_rounding_are_read(tmp_path):
+    encode_with(tmp_path / "a.mp4", sample_aspect_ratio=Fraction(1280, 1281))
+    assert len(read_video(tmp_path / "a.mp4")) == 12
+
+
+def test_a_cover_picture_beside_sound_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
+        cover, sound = container.add_stream("mjpeg", rate=1), container.add_stream("aac", rate=8000)
+        cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        for stream, frame in ((cover, picture), (sound, silence)):
+            container.mux([*stream.encode(frame), *stream.encode()])
+    with pytest.raises(DataError, match="song.mp4: has no readable video stream, only a cover picture"):
+        probe_video(tmp_path / "song.mp4")
 
 
 def test_not_a_video_and_no_file(tmp_path):
