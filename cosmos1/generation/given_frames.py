@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cosmos1.data.pictures import decode_picture
 from cosmos1.data.video import iterate_frames, read_video
 from cosmos1.errors import ConfigError
-
-_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 def is_picture(path: str) -> bool:
@@ -17,17 +16,7 @@ def is_picture(path: str) -> bool:
 
 def read_picture(path: str) -> np.ndarray:
     """A picture ``[H, W, 3]`` uint8, upright, and over white where it is transparent, as videos are read."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in _EIGHT_BITS:
-                raise ConfigError(f"{path} has pixels of the kind {opened.mode}; convert it to 8 bits per colour")
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, SyntaxError) as error:
-        raise ConfigError(f"{path} cannot be read as a picture: {error}") from error
-    white = Image.new("RGBA", picture.size, "white")
-    return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+    return decode_picture(Path(path), path, "Give another picture.", upright=True)
 
 
 def read_given_frames(path: str, count: int, from_start: bool = False) -> np.ndarray:

@@ -140,7 +140,7 @@ def test_given_frames_of_an_image_and_of_a_file_that_is_none(tmp_path):
     Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "start.png")
     assert read_given_frames(str(tmp_path / "start.png"), 1).shape == (1, 6, 8, 3)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"broken\.png"):
+    with pytest.raises(DataError, match=r"broken\.png"):
         read_given_frames(str(tmp_path / "broken.png"), 1)
 
 
@@ -152,7 +152,7 @@ def test_a_picture_is_upright_and_over_white(tmp_path):
     Image.new("RGBA", (8, 6), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (read_picture(str(tmp_path / "clear.png")) == 255).all()
     Image.fromarray(np.full((6, 8), 2000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ConfigError, match="8 bits"):
+    with pytest.raises(DataError, match="8 bits"):
         read_picture(str(tmp_path / "deep.png"))
 
 
