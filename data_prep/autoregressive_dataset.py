@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from cosmos1.data.command_line import run_command
-from cosmos1.data.files import sha256_of_json, write_json
+from cosmos1.data.files import read_facts, sha256_of_json, write_json
 from cosmos1.data.formats.indexed_file import write_indexed_file
 from cosmos1.data.preparing.leading_clip import PlannedClip, plan_leading_clips
 from cosmos1.data.preparing.output_folder import claim_output_folder, rank_and_world_size
@@ -58,6 +58,31 @@ def dataset_facts(arguments: argparse.Namespace, shape: ClipShape, clips: list[P
         "source_list_sha256": sha256_of_json(sources),
     }
     return {**facts, "plan_sha256": sha256_of_json(facts)}
+
+
+def shards_folder(arguments: argparse.Namespace) -> Path:
+    return arguments.output_prefix / "shards"
+
+
+def packing(arguments: argparse.Namespace) -> dict:
+    """The options that decide what is in which energon shard, and nothing else."""
+    return {name: getattr(arguments, name) for name in ("val_fraction", "shard_megabytes", "seed")}
+
+
+def check_packing(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError when the shards that are there were packed with other options than those of now."""
+    shards = shards_folder(arguments)
+    if arguments.format != "energon" or not arguments.resume or not shards.exists():
+        return
+    before, now = read_facts(shards, "Delete the folder."), packing(arguments)
+    changed = [
+        f"{key}: {before.get(key, 'not recorded')} before, {now[key]} now" for key in now if before.get(key) != now[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume: {shards} was packed with other options ({'; '.join(changed)}). Use those, or delete that folder: "
+            f"it is packed anew, and no video is encoded again."
+        )
 
 
 def chunk_folders(arguments: argparse.Namespace, num_clips: int) -> list[Path]:
@@ -125,6 +150,7 @@ def main(arguments: argparse.Namespace) -> None:
     clips, left_out = plan_leading_clips(paths, shape.num_frames, arguments.strict)
     if rank == 0:
         print_plan(arguments, shape, clips, left_out)
+    check_packing(arguments)
     encoder = ClipEncoder(arguments, shape)
     if rank == 0:
         encoder.print_quality([clip.path for clip in clips])
@@ -167,7 +193,7 @@ def report(arguments: argparse.Namespace, folders: list[Path], facts: dict) -> N
         raise DataError(f"{arguments.output_prefix}: none of the {facts['num_samples']} videos could be used.")
     num_failed = facts["num_samples"] - num_written
     print(f"{num_written} clips of {facts['num_tokens']} tokens are in {arguments.output_prefix}; {num_failed} failed")
-    shards = arguments.output_prefix / "shards"
+    shards = shards_folder(arguments)
     if arguments.format == "energon" and not shards.exists():
         from cosmos1.data.formats.token_shards import pack_token_shards
 
@@ -175,9 +201,7 @@ def report(arguments: argparse.Namespace, folders: list[Path], facts: dict) -> N
             [folder for folder in folders if read_records(folder)],
             shards,
             facts,
-            arguments.val_fraction,
-            arguments.shard_megabytes,
-            arguments.seed,
+            **packing(arguments),
         )
         print(f"{counts['train']} training and {counts['val']} validation clips as shards in {shards}")
 

@@ -6,12 +6,12 @@
 
 Each line of the jsonl is an object with "prompt" and "visual_input", the path of a video, relative to the jsonl or to
 the working directory. Instead, --instruction_path takes videos/<id>.mp4 with instructions/<id>.json, or with
---bridge_split a Bridge tree. The videos are shuffled by --seed and split; any number of ranks writes the same files:
-{train,test,val}_video_[i].pt int32 ids, {train,test,val}_prompt_[i].pt text embeddings, metadata.json.
+--bridge_split a Bridge tree. The videos are shuffled by --seed and split, each with all its lines; any number of ranks
+writes the same files: {train,test,val}_video_[i].pt int32 ids, {train,test,val}_prompt_[i].pt text embeddings,
+metadata.json.
 """
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from cosmos1.data.command_line import run_command
 from cosmos1.data.files import sha256_of_json, write_json, write_tensor
 from cosmos1.data.formats.token_facts import video2world_ids
-from cosmos1.data.preparing.encoders import add_text_options, choose_device, text_encoder
+from cosmos1.data.preparing.encoders import add_text_options, choose_device, text_encoder, text_facts
 from cosmos1.data.preparing.leading_clip import PlannedClip, plan_leading_clips
 from cosmos1.data.preparing.output_folder import (
     claim_output_folder,
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_clip_options(parser)
     add_text_options(parser, default="hashed beside dct_fsq, else t5")
     add("--split_string", default="4,1,1", help="shares of training, test and validation")
-    add("--seed", type=int, default=0, help="shuffles the lines before the split")
+    add("--seed", type=int, default=0, help="shuffles the videos before the split")
     return parser
 
 
@@ -123,16 +123,38 @@ def split_sizes(split_string: str, num_samples: int) -> dict[str, int]:
 def plan_samples(
     videos: list[CaptionedVideo], clips: list[PlannedClip], split_string: str, seed: int
 ) -> list[PlannedSample]:
-    """Shuffle the usable lines and deal them out to the splits."""
+    """Shuffle the videos and deal them out to the splits, each with all its usable lines.
+
+    Raises ConfigError when a split would be empty.
+    """
+    lines_of: dict[Path, list[PlannedClip]] = {}
+    for clip in clips:
+        lines_of.setdefault(clip.path.resolve(), []).append(clip)
+    groups = list(lines_of.values())
     sizes = split_sizes(split_string, len(clips))
-    order = iter(np.random.RandomState([seed % 2**32, len(clips)]).permutation(len(clips)))
+    if len(groups) < len(SPLITS):
+        raise ConfigError(
+            f"the {len(clips)} usable lines are of {len(groups)} different videos; training, test and validation need one "
+            f"each, since a video in two of them would be trained on and tested with. Add videos."
+        )
+    order = np.random.RandomState([seed % 2**32, len(groups)]).permutation(len(groups))
+    shuffled = [groups[index] for index in order]
+    first, second = _nearest_cuts([len(group) for group in shuffled], sizes["train"], sizes["test"])
+    samples = []
+    for split, dealt in zip(SPLITS, (shuffled[:first], shuffled[first:second], shuffled[second:])):
+        dealt_clips = [clip for group in dealt for clip in group]
+        samples += [
+            PlannedSample(split, number, clip, videos[clip.place].prompt) for number, clip in enumerate(dealt_clips)
+        ]
+    return samples
 
-    def samples_of(split: str) -> Iterator[PlannedSample]:
-        for number in range(sizes[split]):
-            clip = clips[next(order)]
-            yield PlannedSample(split, number, clip, videos[clip.place].prompt)
 
-    return [sample for split in SPLITS for sample in samples_of(split)]
+def _nearest_cuts(lengths: list[int], num_train: int, num_test: int) -> tuple[int, int]:
+    """Where to cut a list of three or more groups so that the first two parts have about so many lines, none is empty."""
+    ends = np.cumsum(lengths)
+    first = 1 + int(np.abs(ends[:-2] - num_train).argmin())
+    second = first + 1 + int(np.abs(ends[first:-1] - num_train - num_test).argmin())
+    return first, second
 
 
 def dataset_facts(arguments: argparse.Namespace, shape: ClipShape, samples: list[PlannedSample]) -> dict:
@@ -140,7 +162,7 @@ def dataset_facts(arguments: argparse.Namespace, shape: ClipShape, samples: list
     facts = {
         "format": "cosmos token clips",
         **clip_facts(arguments, shape, len(samples)),
-        "text_encoder": arguments.text_encoder,
+        **text_facts(arguments),
         "split_string": arguments.split_string,
         "seed": arguments.seed,
     }
@@ -176,6 +198,11 @@ def print_plan(
         print(line)
     counts = ", ".join(f"{sum(sample.split == split for sample in samples)} {split}" for split in SPLITS)
     print(f"plan: {len(samples)} lines used ({counts}), {len(left_out)} left out")
+    videos = {
+        split: len({sample.clip.path.resolve() for sample in samples if sample.split == split}) for split in SPLITS
+    }
+    counts = ", ".join(f"{count} {split}" for split, count in videos.items())
+    print(f"plan: {sum(videos.values())} different videos ({counts}); all lines of a video are in one split")
     for line in shape.describe():
         print(f"plan: {line}")
     stand_ins = [name for name in (arguments.tokenizer, arguments.text_encoder) if name in ("dct_fsq", "hashed")]

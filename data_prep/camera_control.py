@@ -150,8 +150,13 @@ def dataset_facts(arguments: argparse.Namespace, planned: "list[PlannedScene]") 
     names = ("num_chunks", "num_frames", "fps", "height", "width", "seed")
     facts |= {name: getattr(arguments, name) for name in names} | encoder_facts(arguments)
     facts["source_list_sha256"] = sha256_of_json([[item.scene.name, len(item.scene.pictures)] for item in planned])
-    content = [[item.caption, item.starts, item.scene.cameras.poses.tolist()] for item in planned]
+    content = [[item.caption, item.starts, _geometry(item.scene)] for item in planned]
     return {**facts, "plan_sha256": sha256_of_json([facts, arguments.write_plucker, content])}
+
+
+def _geometry(scene: Scene) -> list:
+    """A JSON value that changes when the cameras of a scene or the size of its pictures do."""
+    return [scene.height, scene.width, scene.cameras.poses.tolist(), scene.cameras.intrinsics.tolist()]
 
 
 def write_sample(arguments: argparse.Namespace, encoder: LatentEncoder, item: PlannedScene, index: int) -> None:

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING
 from cosmos1.data.command_line import run_command
 from cosmos1.data.files import read_facts, sha256_of_json, write_json, write_tensor
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
-from cosmos1.data.preparing.encoders import add_device_option, choose_device, discrete_tokenizer
+from cosmos1.data.preparing.encoders import (
+    add_device_option,
+    choose_device,
+    discrete_tokenizer,
+    tokenizer_weights,
+)
 from cosmos1.data.preparing.output_folder import (
     add_folder_options,
     check_output_folder,
@@ -166,11 +171,13 @@ def dataset_facts(arguments: argparse.Namespace, plan: Plan) -> dict:
         "num_frames": sum(episode.num_frames for episode in plan.episodes),
         "num_episodes": len(plan.episodes),
         "num_shards": len(plan.shards),
+        "frames_per_shard": arguments.frames_per_shard,
         "split": arguments.dataset_split,
         "camera": arguments.camera,
         "height": plan.height,
         "width": plan.width,
         "tokenizer": arguments.tokenizer,
+        "tokenizer_weights": tokenizer_weights(arguments),
         "dtype": arguments.dtype,
         "action_convention": arguments.action_convention,
         "action_meaning": "recorded actions of another robot" if recorded else rule.meaning,

@@ -16,7 +16,7 @@ from pathlib import Path
 from cosmos1.data.command_line import run_command, use_each
 from cosmos1.data.files import sha256_of_file, sha256_of_json
 from cosmos1.data.preparing.clip_writer import add_sample_options, write_clips
-from cosmos1.data.preparing.encoders import encoder_names, require_t5, settle_encoders
+from cosmos1.data.preparing.encoders import encoder_facts, encoder_names, require_t5, settle_encoders
 from cosmos1.data.preparing.latent_writer import check_sizes
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.sources.captions import read_caption_file
@@ -111,9 +111,7 @@ def dataset_facts(arguments: argparse.Namespace, planned: list[PlannedVideo]) ->
         "num_frames": arguments.num_frames,
         "height": arguments.height,
         "width": arguments.width,
-        "tokenizer": arguments.tokenizer,
-        "text_encoder": arguments.text_encoder,
-        "dtype": arguments.dtype,
+        **encoder_facts(arguments, with_text=any(video.text_rows is None for video in planned)),
         "seed": arguments.seed,
         "source_list_sha256": sha256_of_json(sources),
     }

@@ -17,7 +17,7 @@ from cosmos1.data.command_line import run_command
 from cosmos1.data.files import sha256_of_json
 from cosmos1.data.formats.action_frames import BRIDGE_CONTROL_RATE_HZ
 from cosmos1.data.preparing.clip_writer import add_sample_options, write_clips
-from cosmos1.data.preparing.encoders import encoder_names, settle_encoders
+from cosmos1.data.preparing.encoders import encoder_facts, encoder_names, settle_encoders
 from cosmos1.data.preparing.latent_writer import check_sizes
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.sources.bridge import SPLITS
@@ -75,8 +75,8 @@ def dataset_facts(arguments: argparse.Namespace, planned: list[PlannedVideo]) ->
         "num_samples": sum(len(video.starts) for video in planned),
         "num_videos": len({video.source_name for video in planned}),
     }
-    names = ("num_chunks", "num_frames", "height", "width", "tokenizer", "text_encoder", "dtype", "seed")
-    facts |= {name: getattr(arguments, name) for name in (*names, "instruction_sampling", "bridge_split")}
+    names = ("num_chunks", "num_frames", "height", "width", "seed", "instruction_sampling", "bridge_split")
+    facts |= {name: getattr(arguments, name) for name in names} | encoder_facts(arguments)
     facts["source_list_sha256"] = sha256_of_json(
         [[item[0], video.info.num_frames] for item, video in zip(content, planned)]
     )

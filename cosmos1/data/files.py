@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are found, files that appear whole or not at all, and JSON that says what is wrong with it."""
 
+import glob
 import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Dict, FrozenSet
@@ -69,6 +71,32 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the `.NAME.PID.tmp` beside a file or folder that processes of this host left when they were killed.
+
+    For whoever is about to write `path`, which only one process of all hosts does at a time: where the number is of no
+    process here, it is not of a process elsewhere that still writes either.
+    """
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = temporary.name[len(path.name) + 2 : -len(".tmp")]
+        if not number.isdigit() or _is_running(int(number)):
+            continue
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # another user's, or no number of a process: not ours to remove
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,6 +4,7 @@
 import io
 import json
 import pickle
+import re
 import tarfile
 from itertools import islice
 
@@ -153,6 +154,51 @@ def test_empty_train_part_is_explained(shards):
     (shards / ".nv-meta" / "split.yaml").write_text("split_parts:\n  train: []\n  val: []\nexclude: []\n")
     with pytest.raises(DataError, match="part train has no samples"):
         build(shards)
+
+
+def exclude(folder, *names):
+    path = folder / ".nv-meta" / "split.yaml"
+    path.write_text(re.sub(r"exclude: .*", f"exclude: {json.dumps(names)}", path.read_text()))
+
+
+def test_what_split_yaml_excludes_is_neither_counted_nor_held_out(shards):
+    held_out = [int(batch["video"].max()) for batch in build(shards).validation_batches(0, 1)]
+    counts = json.loads((shards / ".nv-meta" / ".info.json").read_text())["shard_counts"]
+    key = read_shard_sample(shards / "val-000000.tar", 0)["__key__"]
+    first = read_shard_sample(shards / "train-000001.tar", 0)["__key__"]
+    exclude(shards, f"val-000000.tar/{key}", "train-000000.tar", f"train-00000{{1,1}}.tar/{first}")
+    module = build(shards, shuffle_buffer_size=1)
+    assert [int(batch["video"].max()) for batch in module.validation_batches(0, 1)] == held_out[1:]
+    expected = 8 - counts["train-000000.tar"] - 1
+    assert module.num_train_samples == expected
+    assert len(set(sum(values(module.train_batches(0, 1, 0), expected), []))) == expected
+    assert f"data: {counts['train-000000.tar'] + 2} samples are excluded by split.yaml" in module.describe()
+    exclude(shards)
+    other = build(shards)
+    with pytest.raises(ConfigError, match="fingerprint was"):
+        other.load_state_dict(module.state_dict(0))
+    for name, words in (("val-000000.tar/0", "no such sample: its keys are"), ("trian-000000.tar", "no such shard")):
+        exclude(shards, name)
+        with pytest.raises(DataError, match=f"split.yaml excludes {name}.*{words}"):
+            build(shards)
+
+
+@pytest.mark.parametrize("num_workers, dp_size", [(0, 10), (2, 5), (9, 1)])
+def test_fewer_samples_than_workers_are_refused_on_every_rank(shards, num_workers, dp_size):
+    """Without this, energon stops with an assertion on the ranks that get none, and the others wait for them."""
+    module = build(shards, num_workers=num_workers, global_batch_size=dp_size, repeat=True)
+    for rank in range(dp_size):
+        with pytest.raises(
+            ConfigError, match=f"8 training samples, .* of {dp_size * max(num_workers, 1)} loaders. Lower"
+        ):
+            module.train_batches(rank, dp_size, 0)
+
+
+def test_as_many_samples_as_workers_are_enough(shards):
+    for rank in range(4):
+        module = build(shards, num_workers=2, global_batch_size=4)
+        assert len(values(module.train_batches(rank, 4, 0), 3)) == 3
+        module.close()
 
 
 def to_bytes(tensor):

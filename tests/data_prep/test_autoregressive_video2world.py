@@ -154,6 +154,48 @@ def test_split_sizes_that_are_said_to_be_enough_are_enough():
         assert min(program.split_sizes(split, total).values()) > 0
 
 
+def relist(listed, captions_of):
+    """List each video, by its number, with so many captions; every second line names it by a link."""
+    lines = []
+    for number, count in captions_of.items():
+        link = listed.parent / "clips" / f"link{number}.mp4"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"{number}.mp4")
+        for k in range(count):
+            path = f"clips/{'link' if k % 2 else ''}{number}.mp4"
+            lines.append(json.dumps({"prompt": f"caption {k} of {number}", "visual_input": path}))
+    listed.write_text("\n".join(lines) + "\n")
+
+
+def ids_of(output, split):
+    return {tuple(torch.load(path).tolist()) for path in output.glob(f"{split}_video_*.pt")}
+
+
+@pytest.mark.parametrize(
+    "captions_of, counts",
+    [
+        ({0: 4, 1: 4, 2: 4}, "12 lines used (4 train, 4 test, 4 val)"),
+        (dict.fromkeys(range(8), 3), "24 lines used (15 train, 6 test, 3 val)"),
+    ],
+)
+def test_captions_of_one_video_stay_in_one_split(listed, tmp_path, capsys, captions_of, counts):
+    relist(listed, captions_of)
+    output = prepare(listed, tmp_path / "out")
+    train, test, val = (ids_of(output, split) for split in ("train", "test", "val"))
+    assert not train & test and not train & val and not test & val
+    assert len(train | test | val) == len(captions_of)
+    printed = capsys.readouterr().out
+    videos = f"{len(train)} train, {len(test)} test, {len(val)} val"
+    assert f"plan: {counts}" in printed
+    assert f"plan: {len(captions_of)} different videos ({videos}); all lines of a video are in one split" in printed
+
+
+def test_too_few_videos_for_three_splits(listed, tmp_path):
+    relist(listed, {0: 6, 1: 6})
+    with pytest.raises(ConfigError, match="the 12 usable lines are of 2 different videos; .* need one each"):
+        prepare(listed, tmp_path / "out")
+
+
 def test_missing_videos_are_left_out_or_stop_the_run(listed, tmp_path, capsys):
     (tmp_path / "clips" / "3.mp4").unlink()
     prepare(listed, tmp_path / "out")

@@ -106,6 +106,12 @@ def read_shard_sample(shard: Path, index: int) -> Dict[str, Any]:
     return parts
 
 
+def shard_keys(shard: Path) -> List[str]:
+    """Keys of the samples of a shard, in their order."""
+    with tarfile.open(shard) as archive:
+        return list(dict.fromkeys(member.name.partition(".")[0] for member in archive if member.isfile()))
+
+
 def _find_part(parts: Dict[str, Any], name: str) -> Optional[bytes]:
     for key, value in parts.items():
         if key.lstrip(".") == name or key.endswith(f"..{name}"):

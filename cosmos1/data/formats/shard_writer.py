@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cosmos1.data.files import write_bytes
+from cosmos1.data.files import remove_leftovers, write_bytes
 from cosmos1.errors import ConfigError
 
 CRUDE_DATASET = "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
@@ -24,6 +24,7 @@ def whole_folder(output: Path, option: str) -> Iterator[Path]:
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{option} {output} is not empty. Give another folder, or delete it.")
     output.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     try:

@@ -40,7 +40,9 @@ def pack_token_shards(
             write_shards(temporary, split, _shard_samples(chosen, number), shard_megabytes)
             number += len(chosen)
         write_energon_metadata(temporary)
-        write_json(temporary / "dataset.json", {**facts, "format": "cosmos token shards", "num_samples": number})
+        packing = {"val_fraction": val_fraction, "shard_megabytes": shard_megabytes, "seed": seed}
+        own = {"format": "cosmos token shards", "num_samples": number, **packing}
+        write_json(temporary / "dataset.json", {**facts, **own})
     return {split: len(names) for split, names in splits.items()}
 
 

@@ -10,7 +10,7 @@ import pickle
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Set
 
 from cosmos1.data.batches.data_module import DataModule
 from cosmos1.data.batches.loader import stack_samples, termination_blocked
@@ -38,22 +38,30 @@ class EnergonDataModule(DataModule):
 
         self._folder = Path(self.path)
         counts = _shard_counts(self._folder)
-        parts = _split_parts(self._folder, counts)
+        parts, excluded = _split_parts(self._folder, counts)
         self._train_shards, self._validation_shards = parts["train"], parts["val"]
-        num_train = sum(counts[shard] for shard in self._train_shards)
-        self._held_out = [(shard, index) for shard in self._validation_shards for index in range(counts[shard])]
+        places = {
+            shard: _places_of_samples(self._folder, shard, counts[shard], excluded)
+            for shard in self._train_shards + self._validation_shards
+        }
+        num_train = sum(len(places[shard]) for shard in self._train_shards)
+        self._held_out = [(shard, index) for shard in self._validation_shards for index in places[shard]]
+        self._num_excluded = sum(counts[shard] for shard in excluded if shard in counts)
+        self._num_excluded += sum(counts[shard] - len(kept) for shard, kept in places.items())
         if num_train == 0:
             raise DataError(
                 f"{self._folder}: the part train has no samples (split.yaml lists {len(self._train_shards)} shards for "
                 f"it). Split by shard needs more shards than parts: run data_prep/shard.py with a smaller "
                 f"--shard_megabytes, or energon prepare with another --split-ratio."
             )
-        first = self._train_shards[0]
-        sample = decode_sample(read_shard_sample(self._folder / first, 0), f"{first}/0", 0, False, self.latent_shape)
+        first, place = next((shard, index) for shard in self._train_shards for index in places[shard])
+        parts_of_first = read_shard_sample(self._folder / first, place)
+        sample = decode_sample(parts_of_first, f"{first}/{place}", 0, False, self.latent_shape)
         self._facts = read_facts(self._folder, "Write the shards again.")
         self.sample_shape, self.tokenizer = shape_of_samples(sample, self._facts), self._facts.get("tokenizer")
         self._rank_state: Optional[Dict[str, Any]] = None
-        self._begin(num_train, len(self._held_out), [dict(sorted(counts.items())), parts, self.sample_shape])
+        identity = [dict(sorted(counts.items())), parts, self.sample_shape, *sorted(excluded)]
+        self._begin(num_train, len(self._held_out), identity)
 
     def describe(self) -> List[str]:
         """Return one line per fact for the log of the run."""
@@ -61,6 +69,7 @@ class EnergonDataModule(DataModule):
         return [
             f"data: {self.path}: {self.num_train_samples} training samples in {len(self._train_shards)} shards",
             f"data: {len(self._held_out)} validation samples {held_out}",
+            *([f"data: {self._num_excluded} samples are excluded by split.yaml"] if self._num_excluded else []),
             f"data: shape of a sample {tuple(self.sample_shape)}",
             f"data: tokenizer {self._facts.get('tokenizer', 'not recorded')}, text encoder "
             f"{self._facts.get('text_encoder', 'not recorded')}",
@@ -69,10 +78,12 @@ class EnergonDataModule(DataModule):
     def train_batches(self, dp_rank: int, dp_size: int, consumed_samples: int) -> Iterator[Dict[str, Any]]:
         """Return an endless iterator over the micro batches of one data-parallel rank.
 
-        After `load_rank_state_dict` it continues there. Raises ConfigError when the batch sizes do not fit, when the
-        data-parallel size or the number of workers changed, or when `consumed_samples` has no loader state to it.
+        After `load_rank_state_dict` it continues there. Raises ConfigError when the batch sizes do not fit, when there are
+        fewer samples than workers, when the data-parallel size or the number of workers changed, or when
+        `consumed_samples` has no loader state to it.
         """
         positions = self._training_positions(dp_rank, dp_size, consumed_samples)
+        self._check_number_of_workers(dp_size)
         self._layout = {"dp_rank": dp_rank, "dp_size": dp_size, "num_workers": self.num_workers}
         self._loader = self._build_loader(dp_rank, dp_size)
         # A worker ends only after its command thread; without this, the end of the process waits 5 s per worker.
@@ -115,6 +126,16 @@ class EnergonDataModule(DataModule):
             if self._loader._iterator is not None:
                 self._loader._iterator._shutdown_workers()
         self._loader = None
+
+    def _check_number_of_workers(self, dp_size: int) -> None:
+        """Raise ConfigError, on every rank, when a worker of some rank would get no sample: energon deals them out."""
+        num_loaders = dp_size * max(self.num_workers, 1)
+        if self.num_train_samples < num_loaders:
+            raise ConfigError(
+                f"{self.path} has {self.num_train_samples} training samples, data-parallel size {dp_size} with "
+                f"data.num_workers={self.num_workers} needs one for each of {num_loaders} loaders. Lower data.num_workers "
+                f"or the data-parallel size, prepare more samples, or use a latent folder."
+            )
 
     def _build_loader(self, dp_rank: int, dp_size: int):
         from megatron.energon import WorkerConfig, get_savable_loader, get_train_dataset
@@ -212,14 +233,43 @@ def _shard_counts(folder: Path) -> Dict[str, int]:
     return counts
 
 
-def _split_parts(folder: Path, counts: Dict[str, int]) -> Dict[str, List[str]]:
-    """Return the shards of the parts train and val, brace patterns expanded."""
+def _split_parts(folder: Path, counts: Dict[str, int]) -> "tuple[Dict[str, List[str]], Set[str]]":
+    """Return the shards of the parts train and val, and what is excluded: `SHARD` or `SHARD/KEY`.
+
+    Brace patterns are expanded. Raises DataError for an exclusion of a shard that does not exist.
+    """
     import braceexpand
     import yaml
 
-    written = yaml.safe_load((folder / ".nv-meta" / "split.yaml").read_text())["split_parts"]
-    parts = {}
-    for part in ("train", "val"):
-        names = [name for pattern in written.get(part) or [] for name in braceexpand.braceexpand(pattern)]
-        parts[part] = [name for name in names if name in counts]
-    return parts
+    written = yaml.safe_load((folder / ".nv-meta" / "split.yaml").read_text())
+
+    def names(patterns: Optional[List[str]]) -> List[str]:
+        return [name for pattern in patterns or [] for name in braceexpand.braceexpand(pattern)]
+
+    excluded = set(names(written.get("exclude")))
+    for name in sorted(excluded):
+        if name not in counts and not any(name.startswith(f"{shard}/") for shard in counts):
+            raise DataError(
+                f"{folder}: split.yaml excludes {name}, but there is no such shard. Correct it or remove it."
+            )
+    parts = {
+        part: [name for name in names(written["split_parts"].get(part)) if name in counts and name not in excluded]
+        for part in ("train", "val")
+    }
+    return parts, excluded
+
+
+def _places_of_samples(folder: Path, shard: str, count: int, excluded: Set[str]) -> List[int]:
+    """Places of the samples of a shard that are not excluded. Raises DataError for keys that it does not have."""
+    from cosmos1.data.formats.energon_samples import shard_keys
+
+    keys_excluded = {name[len(shard) + 1 :] for name in excluded if name.startswith(f"{shard}/")}
+    if not keys_excluded:
+        return list(range(count))
+    keys = shard_keys(folder / shard)
+    if unknown := sorted(keys_excluded - set(keys)):
+        raise DataError(
+            f"{folder}: split.yaml excludes {shard}/{unknown[0]}, but the shard has no such sample: its keys are {keys[0]} "
+            f"to {keys[-1]}. Correct it or remove it."
+        )
+    return [place for place, key in enumerate(keys) if key not in keys_excluded]

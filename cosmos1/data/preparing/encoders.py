@@ -4,17 +4,19 @@
 import argparse
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
 from cosmos1.conditioning.settings import NUM_TEXT_TOKENS
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, LATENT_PART, TEXT_PARTS, TOKENS_PART
 from cosmos1.data.preparing.output_folder import add_folder_options
+from cosmos1.data.preparing.weight_identity import weight_identity
 from cosmos1.errors import ConfigError
 from cosmos1.models.tokenizers.discrete import DISCRETE_TOKENIZER_NAMES
+from cosmos1.models.tokenizers.text import DEFAULT_T5
 from cosmos1.models.tokenizers.token_grid import parse_compression
-from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES, is_weight_free
+from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS, VIDEO_TOKENIZER_NAMES, is_weight_free
 
 if TYPE_CHECKING:
     import torch
@@ -84,12 +86,35 @@ def video_parts(arguments: argparse.Namespace) -> Tuple[str, ...]:
     return (TOKENS_PART,) if writes_tokens(arguments) else (LATENT_PART, CONDITIONING_PART)
 
 
-def encoder_facts(arguments: argparse.Namespace) -> Dict[str, Any]:
-    """What dataset.json says of the encoders."""
-    facts = {name: getattr(arguments, name) for name in ("tokenizer", "text_encoder", "dtype")}
+def encoder_facts(arguments: argparse.Namespace, with_text: bool = True) -> Dict[str, Any]:
+    """What dataset.json says of the encoders; `with_text` says that there are texts to be encoded."""
+    facts = {"tokenizer": arguments.tokenizer, "tokenizer_weights": tokenizer_weights(arguments)}
+    facts |= text_facts(arguments, with_text) | {"dtype": arguments.dtype}
     if writes_tokens(arguments):
         facts["compression"] = list(parse_compression(arguments.tokenizer_compression_factor))
     return facts
+
+
+def text_facts(arguments: argparse.Namespace, with_text: bool = True) -> Dict[str, Any]:
+    """What dataset.json says of the text encoder; where every text is given as rows, no more than its name."""
+    has_weights = with_text and arguments.text_encoder == "t5"
+    return {
+        "text_encoder": arguments.text_encoder,
+        "text_encoder_weights": weight_identity(arguments.text_encoder_dir or DEFAULT_T5) if has_weights else None,
+        "text_dtype": arguments.text_dtype if with_text else None,
+    }
+
+
+def tokenizer_weights(arguments: argparse.Namespace, option: str = "--tokenizer_dir") -> Union[None, str, List[str]]:
+    """The `weight_identity` of what `option` names, or of the published tokenizer; None for one without weights."""
+    if is_weight_free(arguments.tokenizer):
+        return None
+    if writes_tokens(arguments):
+        return weight_identity(discrete_encoder_path(arguments, option))
+    from cosmos1.models.tokenizers.cosmos_cv import HUB_NAMES
+
+    named = getattr(arguments, option.removeprefix("--"))
+    return weight_identity(named or HUB_NAMES[TEMPORAL_FACTORS[arguments.tokenizer]])
 
 
 def encoder_names(arguments: argparse.Namespace) -> str:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, List, Tuple
 import numpy as np
 
 from cosmos1.data.formats.token_facts import VOCABULARY_SIZE, sequence_lengths
-from cosmos1.data.preparing.encoders import add_device_option, choose_device, discrete_encoder_path
+from cosmos1.data.preparing.encoders import (
+    add_device_option,
+    choose_device,
+    discrete_encoder_path,
+    tokenizer_weights,
+)
 from cosmos1.data.preparing.leading_clip import PlannedClip, read_leading_frames
 from cosmos1.data.preparing.output_folder import add_folder_options
 from cosmos1.data.video import cover_and_crop
@@ -93,6 +98,7 @@ def clip_facts(arguments: argparse.Namespace, shape: ClipShape, num_samples: int
         "version": 1,
         "num_samples": num_samples,
         "tokenizer": arguments.tokenizer,
+        "tokenizer_weights": tokenizer_weights(arguments, "--encoder_path"),
         "compression": list(shape.compression),
         "latent_shape": shape.latent_shape,
         "num_tokens": shape.num_tokens,
