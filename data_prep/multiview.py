@@ -33,6 +33,7 @@ from cosmos1.data.preparing.encoders import (
 from cosmos1.data.preparing.latent_writer import check_sizes, write_sample_files, write_samples
 from cosmos1.data.preparing.output_folder import rank_and_world_size
 from cosmos1.data.preparing.view_text import multiview_text, view_descriptions
+from cosmos1.data.preparing.weight_identity import weight_identity
 from cosmos1.data.sources.clip_plan import draw_starts
 from cosmos1.data.sources.multiview_clips import (
     Caption,
@@ -54,6 +55,8 @@ class PlannedClip:
 
     clip: MultiviewClip
     picks: "tuple[FramePicks, ...]"
+    trajectory_problems: "tuple[str, ...]"
+    """Of each pick, why it has no trajectory; empty where it has one."""
     first_index: int
 
 
@@ -89,11 +92,12 @@ def plan(arguments: argparse.Namespace, rig: Rig) -> "tuple[list[PlannedClip], l
     tars = TarClips(folder, arguments.caption_tars) if arguments.caption_tars else None
     names = tars.names() if tars else list_clips(folder, cameras)
 
-    def read(name: str) -> "tuple[MultiviewClip, tuple[FramePicks, ...]]":
+    def read(name: str) -> "tuple[MultiviewClip, tuple[FramePicks, ...], tuple[str, ...]]":
         clip = tars.read(name, cameras) if tars else read_folder_clip(folder, name, cameras)
         picks = choose_picks(arguments, clip, cameras)
-        check_clip(arguments, clip, picks)
-        return clip, picks
+        problems = tuple(trajectory_problem(clip, pick) for pick in picks)
+        check_clip(arguments, clip, problems)
+        return clip, picks, problems
 
     usable, left_out = use_each(names, read, arguments.strict)
     if not usable:
@@ -110,24 +114,33 @@ def choose_picks(arguments: argparse.Namespace, clip: MultiviewClip, cameras: "l
     return tuple(pick_frames(clip, cameras, int(times[start]), *how) for start in starts)
 
 
-def check_clip(arguments: argparse.Namespace, clip: MultiviewClip, picks: "tuple[FramePicks, ...]") -> None:
+def trajectory_problem(clip: MultiviewClip, pick: FramePicks) -> str:
+    """Why a sample has no trajectory; empty where it has one."""
+    if clip.track is None:
+        return clip.track_problem or f"clip {clip.name}: no ego motion was recorded with it"
+    try:
+        trajectory_of_track(clip.track, pick.start_us, f"clip {clip.name}")
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def check_clip(arguments: argparse.Namespace, clip: MultiviewClip, trajectory_problems: "tuple[str, ...]") -> None:
     """Raise DataError for a clip without any caption, or without a trajectory where one is required."""
     if all(caption is None for caption in clip.captions.values()):
         raise DataError(f"clip {clip.name}: no view has a caption. Write captions/{clip.name}.txt for all its views.")
-    if arguments.require_trajectory:
-        if clip.track is None:
-            problem = clip.track_problem or f"clip {clip.name}: no ego motion was recorded with it"
-            raise DataError(f"{problem} (--require_trajectory); skipped.")
-        for pick in picks:
-            trajectory_of_track(clip.track, pick.start_us, f"clip {clip.name}")
+    problem = next(filter(None, trajectory_problems), "")
+    if arguments.require_trajectory and problem:
+        raise DataError(f"{problem} (--require_trajectory); skipped.")
 
 
 def print_plan(arguments: argparse.Namespace, rig: Rig, planned: "list[PlannedClip]", left_out: "list[str]") -> None:
-    for line in [*left_out, *(item.clip.track_problem for item in planned if item.clip.track_problem)]:
+    for line in [*left_out, *(line for item in planned for line in trajectory_lines(item))]:
         print(line)
     num_captions = sum(caption is not None for item in planned for caption in item.clip.captions.values())
     num_repeats = int(sum(pick.frame_repeat.sum() for item in planned for pick in item.picks))
     num_tracks = sum(item.clip.track is not None for item in planned)
+    num_trajectories = sum(not problem for item in planned for problem in item.trajectory_problems)
     print(f"plan: {len(planned)} clips used, {len(left_out)} left out; {arguments.num_chunks} samples per clip")
     print(f"plan: {len(rig.names)} views: {', '.join(rig.names)}")
     print(f"plan: {len(planned) * arguments.num_chunks} samples of {arguments.num_frames} frames per view", end="")
@@ -135,8 +148,23 @@ def print_plan(arguments: argparse.Namespace, rig: Rig, planned: "list[PlannedCl
     print(
         f"plan: {num_captions} captions for {len(planned) * len(rig.names)} views, {num_tracks} clips with ego motion"
     )
+    print(f"plan: {num_trajectories} of {len(planned) * arguments.num_chunks} samples have a trajectory")
     print(f"plan: {num_repeats} frames repeat the one before ({arguments.frame_selection})")
     print(f"plan: {encoder_names(arguments)}; into {arguments.output_path}", flush=True)
+
+
+def encodes_text(arguments: argparse.Namespace, planned: "list[PlannedClip]") -> bool:
+    """Whether there are texts to be encoded: a large text encoder is not loaded where all are given."""
+    describes = not (arguments.shared_text or arguments.view_embeddings_dir)
+    return describes or any(isinstance(text, str) for item in planned for text in item.clip.captions.values())
+
+
+def trajectory_lines(item: PlannedClip) -> "list[str]":
+    """Why samples of a clip have no trajectory although ego motion was recorded with it: the first reason, and how many."""
+    if item.clip.track is None:
+        return [item.clip.track_problem] if item.clip.track_problem else []
+    problems = [problem for problem in item.trajectory_problems if problem]
+    return [f"{problems[0]} ({len(problems)} of its {len(item.picks)} samples have no trajectory)"] if problems else []
 
 
 def dataset_facts(arguments: argparse.Namespace, rig: Rig, planned: "list[PlannedClip]") -> dict:
@@ -144,8 +172,10 @@ def dataset_facts(arguments: argparse.Namespace, rig: Rig, planned: "list[Planne
     facts = {"format": "cosmos multiview folder", "version": 1, "num_samples": len(planned) * arguments.num_chunks}
     names = ("num_chunks", "num_frames", "fps", "frame_selection", "height", "width")
     facts |= {name: getattr(arguments, name) for name in (*names, "seed", "require_trajectory", "shared_text")}
-    facts |= encoder_facts(arguments)
+    facts |= encoder_facts(arguments, encodes_text(arguments, planned))
     facts["views"] = rig.names
+    embeddings = arguments.view_embeddings_dir
+    facts["view_embeddings"] = None if embeddings is None else weight_identity(embeddings)
     content = [[item.clip.name, [pick.indices.tolist() for pick in item.picks]] for item in planned]
     captions = [[_identity(caption) for caption in item.clip.captions.values()] for item in planned]
     descriptions = [camera.description for camera in rig.cameras]
@@ -176,8 +206,8 @@ class SampleWriter:
             "t5_text_mask.pth": mask,
             "frame_repeat.pth": torch.from_numpy(picks.frame_repeat),
         }
-        trajectory = self._trajectory(clip, picks)
-        if trajectory is not None:
+        if not item.trajectory_problems[index - item.first_index]:
+            trajectory = trajectory_of_track(clip.track, picks.start_us, f"clip {clip.name}")
             tensors["trajectory.pth"] = torch.from_numpy(trajectory)
         write_sample_files(arguments.output_path, index, tensors, self._info(clip, picks))
 
@@ -188,17 +218,6 @@ class SampleWriter:
         if self._descriptions is None:
             self._descriptions = view_descriptions(self.rig, encoder.text, self.arguments.view_embeddings_dir)
         return multiview_text(self._descriptions, captions, encoder.text)
-
-    def _trajectory(self, clip: MultiviewClip, picks: FramePicks):
-        """The 192 numbers, or None where the ego motion does not reach far enough and none is required."""
-        if clip.track is None:
-            return None
-        try:
-            return trajectory_of_track(clip.track, picks.start_us, f"clip {clip.name}")
-        except DataError:
-            if self.arguments.require_trajectory:
-                raise
-            return None
 
     def _info(self, clip: MultiviewClip, picks: FramePicks) -> dict:
         arguments = self.arguments
@@ -237,9 +256,7 @@ def main(arguments: argparse.Namespace) -> None:
     def write(encoder: LatentEncoder, index: int) -> None:
         writer.write(encoder, planned[index // arguments.num_chunks], index)
 
-    # A large text encoder is not loaded where every text is given.
-    describes = not (arguments.shared_text or arguments.view_embeddings_dir)
-    with_text = describes or any(isinstance(text, str) for item in planned for text in item.clip.captions.values())
+    with_text = encodes_text(arguments, planned)
     write_samples(arguments, dataset_facts(arguments, rig, planned), parts, write, with_text)
 
 

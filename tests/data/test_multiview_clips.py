@@ -3,17 +3,23 @@
 
 import contextlib
 import dataclasses
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from cosmos1.data.sources.multiview_clips import (
     MultiviewClip,
     check_timestamps,
+    check_unit,
     pick_frames,
     read_timestamps,
+    read_views,
     reference_times,
+    view_timestamps,
 )
+from cosmos1.data.video import write_video
 from cosmos1.errors import DataError
 
 MS = 1000  # microseconds
@@ -131,10 +137,57 @@ def test_timestamps():
         read_timestamps(b"[1, 2]", "x").tolist()
         == read_timestamps(b'[{"timestamp": 1}, {"timestamp": 2}]', "x").tolist()
     )
-    assert check_timestamps("c", "a", None, 3, 20.0).tolist() == [0, 50_000, 100_000]
+    assert check_timestamps("c", "a", np.array([0, 40_000, 90_000]), 3).tolist() == [0, 40_000, 90_000]
     with pytest.raises(DataError, match="x: a list of time stamps in microseconds"):
         read_timestamps(b'{"a": 1}', "x")
     with pytest.raises(DataError, match="clip c: a has 2 time stamps but 3 frames"):
-        check_timestamps("c", "a", np.array([0, 1]), 3, 20.0)
+        check_timestamps("c", "a", np.array([0, 1]), 3)
     with pytest.raises(DataError, match="clip c: time stamps of a do not increase at frame 2"):
-        check_timestamps("c", "a", np.array([0, 5, 5]), 3, 20.0)
+        check_timestamps("c", "a", np.array([0, 5, 5]), 3)
+
+
+@pytest.mark.parametrize("unit, per_second", [("ns", 1e9), ("ms", 1e3), ("100 ns", 1e7)])
+def test_timestamps_of_another_unit_are_refused(unit, per_second):
+    """They would place a chunk of two seconds within one frame, or a frame every half minute: a still or a refusal."""
+    with pytest.raises(DataError, match="time stamps of a are .* apart, but its video has 30 .*in microseconds"):
+        check_unit("c", "a", np.rint(np.arange(90) * per_second / 30).astype(np.int64), 30.0)
+
+
+def test_timestamps_may_differ_somewhat_from_the_rate_that_the_container_states():
+    for rate in (16, 30, 59):
+        check_unit("c", "a", np.rint(np.arange(90) * 1e6 / rate).astype(np.int64), 30.0)
+    check_unit("c", "a", np.array([0]), 30.0)
+
+
+def write_at(path, milliseconds):
+    """A video whose pictures tell their time: a grey level of a 40th of a second each."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "5", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for time in milliseconds:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), round(time / 25), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_a_camera_that_dropped_frames_is_read_at_the_times_of_its_file(tmp_path):
+    times = [round(k * 1000 / 30) for k in range(150)]
+    videos = {name: tmp_path / f"{name}.mp4" for name in "ab"}
+    write_at(videos["a"], times)
+    # As many frames over the same time, so that the average rate tells nothing.
+    write_at(videos["b"], sorted([*times[:20], *times[24:], *(time + 16 for time in times[140:144])]))
+    stamps = view_timestamps("c", videos, dict.fromkeys(videos))
+    assert stamps["b"][:20].tolist() == [1000 * time for time in times[:20]] and stamps["b"][20] == 1000 * times[24]
+    found = MultiviewClip("c", stamps, dict.fromkeys(videos), lambda: contextlib.nullcontext(videos))
+    chosen = pick_frames(found, ["a", "b"], 2_000_000, 9, 10, "nearest")
+    levels = read_views(found, ["a", "b"], chosen, 32, 32).mean(axis=(2, 3, 4))
+    # By k / average rate the second camera would be 4 frames, 5 levels, ahead.
+    assert np.abs(levels[0] - levels[1]).max() < 1.5 and levels[0, 0] == pytest.approx(80, abs=1.5)
+
+
+def test_videos_of_even_times_are_where_their_rate_says(tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((12, 16, 16, 3), np.uint8), 30000 / 1001)
+    stamps = view_timestamps("c", {"a": tmp_path / "a.mp4"}, {"a": None})["a"]
+    assert np.abs(stamps - np.arange(12) * 1e6 * 1001 / 30000).max() < 1

@@ -130,6 +130,18 @@ def test_cameras_of_the_first_frames_are_a_switch_and_do_not_fit(prepared):
     assert rays.shape == (3, 6, 4, 8) and largest_miss(rays, info) > 1e-2
 
 
+def test_a_tokenizer_of_four_frames_per_latent(scenes, tmp_path):
+    module = load(prepare(scenes, tmp_path / "out", "--tokenizer", "dct4x8x8"))
+    rays = next(module.train_batches(0, 1, 0))["plucker_embeddings"]
+    assert rays.shape == (1, 5, 6, 4, 8)
+    of_eight = next(load(prepare(scenes, tmp_path / "eight")).train_batches(0, 1, 0))["plucker_embeddings"]
+    # Frames 0, 8 and 16 are those of every second latent frame.
+    assert torch.equal(rays[:, ::2], of_eight) and not torch.equal(rays[:, 1], rays[:, 2])
+    (tmp_path / "out/dataset.json").unlink()
+    with pytest.raises(DataError, match="17 pixel frames give 3 latent frames with tokenizer not recorded, .* has 5"):
+        load(tmp_path / "out")
+
+
 def test_padding_is_flagged_on_both_sides_and_rays_are_zero_there(prepared):
     batch = next(load(prepared).train_batches(0, 1, 0))
     mask, rays = batch["padding_mask"], batch["plucker_embeddings"]

@@ -2,6 +2,7 @@
 """Multi-view data: views in the order of the rig, text per view, trajectories, view dropout, and each bad input."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from cosmos1.conditioning.settings import ViewConditioning
 from cosmos1.data.geometry.trajectories import EgoTrack, drive, track_json
 from cosmos1.data.modules.multiview_folder import MultiviewFolderDataModule
+from cosmos1.data.modules.token_folder import MultiviewTokensDataModule
 from cosmos1.data.preparing.view_text import multiview_text, read_view_embedding
 from cosmos1.data.video import frames_to_tensor, read_video, write_video
 from cosmos1.errors import ConfigError, DataError
@@ -71,8 +73,12 @@ def prepared(recordings, tmp_path_factory):
     return prepare(recordings, tmp_path_factory.mktemp("cached") / "out", "--require_trajectory")
 
 
-def load(folder, **fields):
-    module = MultiviewFolderDataModule(str(folder), **{"num_workers": 0, "validation_fraction": 0.0, **fields})
+def prepare_tokens(recordings, output):
+    return prepare(recordings, output, "--tokenizer", "dct_fsq")
+
+
+def load(folder, module_class=MultiviewFolderDataModule, **fields):
+    module = module_class(str(folder), **{"num_workers": 0, "validation_fraction": 0.0, **fields})
     module.setup()
     return module
 
@@ -135,9 +141,14 @@ def test_clips_without_a_long_enough_track(recordings, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "3 clips used, 1 left out" in printed and "clip 3: ego motion is needed from" in printed
     output = prepare(recordings, tmp_path / "b")
+    printed = capsys.readouterr().out
+    assert re.search(r"clip 3: ego motion is needed from .* \(1 of its 1 samples have no trajectory\)", printed)
+    assert "4 clips with ego motion" in printed and "3 of 4 samples have a trajectory" in printed
     assert not (output / "3.trajectory.pth").exists() and (output / "2.trajectory.pth").exists()
-    with pytest.raises(DataError, match="sample 3 has no 3.trajectory.pth.*--require_trajectory"):
-        batches(load(output, with_trajectory=True), 4)
+    with pytest.raises(DataError, match="1 of 4 samples have no trajectory, the first is sample 3 .*--require_traj"):
+        load(output, with_trajectory=True)
+    with pytest.raises(DataError, match="1 of 4 samples have no trajectory"):
+        load(prepare_tokens(recordings, tmp_path / "c"), MultiviewTokensDataModule, with_trajectory=True)
 
 
 def test_ego_motion_of_no_use_counts_only_where_trajectories_are_required(recordings, tmp_path, capsys):

@@ -2,7 +2,7 @@
 """The files of a cached sample of several views: their text, and one number or row of numbers for each."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.data.formats.latent_sample import load_tensor
@@ -20,6 +20,17 @@ def load_view_text(folder: Path, name: str, num_views: int) -> "tuple[Any, Any]"
             f"({rows[0]}, {TEXT_WIDTH}) with ({rows[0]},): 512 rows for each of {num_views} views, or 512 rows for all."
         )
     return text, mask
+
+
+def check_trajectories(folder: Path, names: Sequence[str]) -> None:
+    """Raise DataError, with their number, when samples have no trajectory: a run would stop at the first it meets."""
+    missing = [name for name in names if not (folder / f"{name}.trajectory.pth").exists()]
+    if missing:
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(names)} samples have no trajectory, the first is sample {missing[0]} (no "
+            f"{missing[0]}.trajectory.pth). Prepare another folder with --require_trajectory, or set "
+            f"data.with_trajectory=False."
+        )
 
 
 def load_vector(folder: Path, name: str, part: str, length: int):

@@ -33,9 +33,9 @@ class CameraPath:
         return CameraPath(self.poses[frames], self.intrinsics[frames], self.height, self.width)
 
 
-def latent_frames(num_frames: int) -> np.ndarray:
+def latent_frames(num_frames: int, temporal_factor: int = TEMPORAL_FACTOR) -> np.ndarray:
     """Indices 0, 8, 16, ... of the pixel frames whose cameras stand for the latent frames of a causal tokenizer."""
-    return np.arange(0, num_frames, TEMPORAL_FACTOR)
+    return np.arange(0, num_frames, temporal_factor)
 
 
 def opencv_from_opengl(poses: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ import numpy as np
 
 from cosmos1.data.formats.camera_sample import CAMERAS_PART, load_cameras, load_placement, load_rays
 from cosmos1.data.formats.latent_sample import SPATIAL_FACTOR
-from cosmos1.data.geometry.cameras import latent_frames, plucker_embeddings
+from cosmos1.data.geometry.cameras import TEMPORAL_FACTOR, latent_frames, plucker_embeddings
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
+from cosmos1.models.tokenizers.video import TEMPORAL_FACTORS
 
 
 @dataclass
@@ -52,11 +53,13 @@ class CameraFolderDataModule(LatentFolderDataModule):
         sample = super()._load(folder, name, position)
         num_frames, (_, t, h, w) = int(sample["num_frames"]), sample["video"].shape
         sample |= load_placement(folder, name, h, w)
-        frames = latent_frames(num_frames) if self.frame_alignment == "latent" else np.arange(min(t, num_frames))
+        factor = TEMPORAL_FACTORS.get(self.tokenizer, TEMPORAL_FACTOR)
+        of_latents = latent_frames(num_frames, factor)
+        frames = of_latents if self.frame_alignment == "latent" else np.arange(min(t, num_frames))
         if len(frames) != t:
             raise DataError(
-                f"{folder}: sample {name}: {num_frames} pixel frames give {len(frames)} latent frames, but video_latent "
-                f"has {t}. Prepare this sample again."
+                f"{folder}: sample {name}: {num_frames} pixel frames give {len(frames)} latent frames with tokenizer "
+                f"{self.tokenizer or 'not recorded'}, but video_latent has {t}. Prepare this sample again."
             )
         rays_F6hw = self._rays(folder, name, num_frames, h, w)
         rays_t6hw = torch.from_numpy(np.ascontiguousarray(rays_F6hw[frames]))

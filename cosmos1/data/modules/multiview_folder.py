@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 
 from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TRAJECTORY_VALUES
 from cosmos1.data.formats.latent_sample import CONDITIONING_PART, check_latent, finish_sample, load_tensor, read_info
-from cosmos1.data.formats.multiview_sample import load_vector, load_view_text
+from cosmos1.data.formats.multiview_sample import check_trajectories, load_vector, load_view_text
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 
@@ -36,6 +36,9 @@ class MultiviewFolderDataModule(LatentFolderDataModule):
     def setup(self) -> None:
         """Find and split the samples, settle the order of the views. Raises DataError or ConfigError."""
         super().setup()
+        if self.with_trajectory:
+            check_trajectories(self._folder, self._train)
+            check_trajectories(self._validation_folder, self._validation)
         recorded = self._views_of(self._folder, self._train[0])
         self._cameras = list(self.cameras) if self.cameras is not None else recorded
         self._num_views = len(recorded)

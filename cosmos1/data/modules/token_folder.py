@@ -14,7 +14,7 @@ import numpy as np
 from cosmos1.conditioning.settings import TRAJECTORY_VALUES
 from cosmos1.data.formats.camera_sample import CAMERAS_PART, load_cameras
 from cosmos1.data.formats.latent_sample import TEXT_PARTS, TOKENS_PART, load_tensor, pad_text, read_info
-from cosmos1.data.formats.multiview_sample import load_vector, load_view_text
+from cosmos1.data.formats.multiview_sample import check_trajectories, load_vector, load_view_text
 from cosmos1.data.formats.token_facts import VOCABULARY_SIZE, video2world_sample
 from cosmos1.data.geometry.cameras import TEMPORAL_FACTOR, plucker_embeddings
 from cosmos1.data.geometry.letterbox import letterbox, padding_mask
@@ -128,6 +128,9 @@ class MultiviewTokensDataModule(TokenFolderDataModule):
     def setup(self) -> None:
         """Find and split the samples, settle the order of the views. Raises DataError."""
         super().setup()
+        if self.with_trajectory:
+            check_trajectories(self._folder, self._train)
+            check_trajectories(self._validation_folder, self._validation)
         first = (self._train + self._validation)[0]
         recorded = read_info(self._folder / f"{first}.info.json").get("views") or []
         self._num_views = len(recorded)

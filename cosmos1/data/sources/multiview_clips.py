@@ -4,7 +4,7 @@
 The folder layout is
     videos/<camera>/<clip>.mp4
     captions/<camera>/<clip>.txt      optional; captions/<clip>.txt is a caption for all cameras
-    timestamps/<camera>/<clip>.json   optional; microseconds, one number per frame. Without it, frame k is at k / fps
+    timestamps/<camera>/<clip>.json   optional; microseconds, one number per frame. Without it, the times of the mp4
     trajectory/<clip>.json            optional; see cosmos1/data/geometry/trajectories.py
 """
 
@@ -28,6 +28,8 @@ FrameSelection = Literal["nearest", "consecutive"]
 STRIDE_TOLERANCE = 0.02
 # How far the nearest frame may be, in frames of the recording: one, and a tenth for stamps that are rounded or jitter.
 REACH = 1.1
+# Between the stated and the container's time from frame to frame. Another unit is a factor of 1000 off.
+LARGEST_RATE_ERROR = 2.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def view_timestamps(
 ) -> Dict[str, np.ndarray]:
     """Time stamps (N,) of each camera's video, from what is stated where there is something.
 
-    Raises DataError: videos of different size or rate, time stamps that do not increase or are not one per frame.
+    Raises DataError: videos of different size or rate, and what `check_timestamps` and `check_unit` find.
     """
     infos = {camera: probe_video(path) for camera, path in videos.items()}
     reference, first = next(iter(infos.items()))
@@ -115,8 +117,33 @@ def view_timestamps(
                 f"{first.height} x {first.width} at {first.fps:g} fps. All views of a clip need one size and rate."
             )
         num_frames = info.num_frames or count_frames(info.path)
-        timestamps[camera] = check_timestamps(clip, camera, stated[camera], num_frames, info.fps)
+        times = presentation_times(info.path) if stated[camera] is None else stated[camera]
+        timestamps[camera] = check_timestamps(clip, camera, times, num_frames)
+        if stated[camera] is not None:
+            check_unit(clip, camera, times, info.fps)
     return timestamps
+
+
+def presentation_times(path: Path) -> np.ndarray:
+    """Microseconds (N,) int64 at which the container shows its frames, from its first on; nothing is decoded.
+
+    A camera that dropped frames has a video of uneven times, so k / fps would not do. Raises DataError where the
+    container states none.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            microseconds_per_tick = float(1_000_000 * stream.time_base)
+            # Packets come in the order of decoding; those that an edit list hides never become frames.
+            shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    except av.error.FFmpegError as error:
+        raise DataError(f"{path}: cannot be read to its end ({error.strerror}). Get the clip again.") from error
+    if None in shown:
+        raise DataError(f"{path}: states no time for {shown.count(None)} frames. Write timestamps, one per frame.")
+    ticks = np.sort(np.array(shown, np.int64))
+    return np.rint((ticks - ticks[:1]) * microseconds_per_tick).astype(np.int64)
 
 
 def usable_track(read: "Callable[[], EgoTrack]") -> "Tuple[Optional[EgoTrack], str]":
@@ -145,12 +172,8 @@ def read_timestamps(content: bytes, where: str) -> np.ndarray:
         raise DataError(f"{where}: a list of time stamps in microseconds is needed ({error!r}).") from error
 
 
-def check_timestamps(
-    clip: str, camera: str, timestamps: Optional[np.ndarray], num_frames: int, fps: float
-) -> np.ndarray:
-    """Time stamps (N,), or k / fps where there are none. Raises DataError unless they increase, one per frame."""
-    if timestamps is None:
-        return np.rint(np.arange(num_frames) * 1e6 / fps).astype(np.int64)
+def check_timestamps(clip: str, camera: str, timestamps: np.ndarray, num_frames: int) -> np.ndarray:
+    """The time stamps (N,). Raises DataError unless they increase, one per frame."""
     if len(timestamps) != num_frames:
         raise DataError(
             f"clip {clip}: {camera} has {len(timestamps)} time stamps but {num_frames} frames. They must belong to the "
@@ -158,8 +181,21 @@ def check_timestamps(
         )
     falling = np.flatnonzero(np.diff(timestamps) <= 0)
     if len(falling):
-        raise DataError(f"clip {clip}: time stamps of {camera} do not increase at frame {int(falling[0]) + 1}.")
+        raise DataError(
+            f"clip {clip}: time stamps of {camera} do not increase at frame {int(falling[0]) + 1}. Whole microseconds are "
+            f"needed."
+        )
     return timestamps
+
+
+def check_unit(clip: str, camera: str, timestamps: np.ndarray, fps: float) -> None:
+    """Raise DataError unless time stamps (N,), read as microseconds, are about 1 / `fps` apart."""
+    step, period = _period(timestamps, fps), 1e6 / fps
+    if not 1 / LARGEST_RATE_ERROR <= step / period <= LARGEST_RATE_ERROR:
+        raise DataError(
+            f"clip {clip}: time stamps of {camera} are {step:g} apart, but its video has {fps:g} frames per second, that is "
+            f"one every {period:g} microseconds. Write the time stamps in microseconds, or the video at its true rate."
+        )
 
 
 def reference_times(
