@@ -76,13 +76,13 @@ def generate(options: argparse.Namespace) -> None:
     prompts = [check_prompt(request.prompt) for request in requests]
     task = command.choose_network(options, PROGRAM, _untrained)
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
-    _, _, *latent_size = shape.latent_shape(task.config)
+    _, *latent_shape = shape.latent_shape(task.config)
     trained = command.recorded_data(options)
     rays = {
         "metres_per_unit": options.metres_per_unit or trained.get("metres_per_unit"),
         "alignment": options.frame_alignment or trained.get("frame_alignment", "latent"),
     }
-    shots = [read_shot(options, request, shape, latent_size, **rays) for request in requests]
+    shots = [read_shot(options, request, shape, latent_shape, **rays) for request in requests]
     for shot in shots:
         given_latents(task.config, len(shot.given_frames), shape)
 
@@ -112,11 +112,11 @@ def read_shot(
     options: argparse.Namespace,
     request: Request,
     shape: "VideoShape",
-    latent_size: "list[int]",
+    latent_shape: "list[int]",
     metres_per_unit: "float | None",
     alignment: str,
 ) -> Shot:
-    """Read pictures and cameras of one video, which is ``latent_size`` (rows, columns) as a latent.
+    """Read pictures and cameras of one video, which is ``latent_shape`` (frames, rows, columns) as a latent.
 
     Raises ConfigError or DataError for what does not go together.
     """
@@ -130,20 +130,23 @@ def read_shot(
     source_height, source_width = frames.shape[1:3]
     box = letterbox(source_height, source_width, shape.height, shape.width)
     cameras = chosen_cameras(options, shape.num_frames, source_height, source_width)
-    mask = torch.from_numpy(padding_mask(box, *latent_size).copy())
-    rays_F6hw = torch.from_numpy(plucker_embeddings(letterbox_cameras(cameras, box), *latent_size, metres_per_unit))
-    rays_t6hw = rays_F6hw[_frames_of_latents(alignment, shape.num_frames)] * (1 - mask)
+    mask = torch.from_numpy(padding_mask(box, *latent_shape[1:]).copy())
+    rays_F6hw = torch.from_numpy(
+        plucker_embeddings(letterbox_cameras(cameras, box), *latent_shape[1:], metres_per_unit)
+    )
+    rays_t6hw = rays_F6hw[_frames_of_latents(alignment, shape.num_frames, latent_shape[0])] * (1 - mask)
     controls = {"plucker_embeddings": rays_t6hw[None]}
     return Shot(request, options, letterbox_frames(frames, box), cameras, controls, mask[None])
 
 
-def _frames_of_latents(alignment: str, num_frames: int) -> "np.ndarray":
+def _frames_of_latents(alignment: str, num_frames: int, num_latents: int) -> "np.ndarray":
     import numpy as np
 
     from cosmos1.data.geometry.cameras import latent_frames
 
-    frames = latent_frames(num_frames)
-    return frames if alignment == "latent" else np.arange(len(frames))
+    if alignment == "first" or num_latents == 1:
+        return np.arange(num_latents)
+    return latent_frames(num_frames, (num_frames - 1) // (num_latents - 1))
 
 
 def _given_frames(options: argparse.Namespace, request: Request) -> "np.ndarray":

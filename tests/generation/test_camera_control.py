@@ -19,7 +19,7 @@ from data_prep import camera_control as preparation
 from tests.data.posed import png, scene_files, write_zip
 
 SHAPE = VideoShape(num_frames=9, height=32, width=64, fps=7)
-LATENT_SIZE = [4, 8]
+LATENT_SHAPE = [2, 4, 8]
 FRAMES = np.zeros((9, 32, 64, 3), np.uint8)
 
 
@@ -27,7 +27,7 @@ def shot(*options, metres_per_unit=None, alignment="latent"):
     """The first of the videos that a command line asks for."""
     options = camera_control.parser("").parse_args(["--prompt", "A room.", *(str(option) for option in options)])
     (request,) = read_requests(options, camera_control.PER_VIDEO)
-    return camera_control.read_shot(options, request, SHAPE, LATENT_SIZE, metres_per_unit, alignment)
+    return camera_control.read_shot(options, request, SHAPE, LATENT_SHAPE, metres_per_unit, alignment)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,17 @@ def test_a_named_path_has_the_field_of_view_of_the_picture(tmp_path):
     assert np.allclose(made.cameras.poses, named_path("pan", 9, -20))
     directions = made.controls["plucker_embeddings"][0, :, 3:, 2, 4]
     assert directions[1, 0] < directions[0, 0] - 0.2  # to the left
+
+
+def test_rays_are_those_of_the_frames_of_the_tokenizer(scene):
+    """Four frames for each latent one in place of eight."""
+    options = camera_control.parser("").parse_args(["--prompt", "", "--camera_extrinsics_path", str(scene)])
+    (request,) = read_requests(options, camera_control.PER_VIDEO)
+    coarse, fine = (
+        camera_control.read_shot(options, request, SHAPE, [frames, 4, 8], 1.0, "latent").controls["plucker_embeddings"]
+        for frames in (2, 3)
+    )
+    assert fine.shape == (1, 3, 6, 4, 8) and torch.equal(fine[:, ::2], coarse)
 
 
 def write_path(tmp_path, num_frames, height, width):
@@ -125,7 +136,7 @@ def test_lines_of_a_batch_set_their_own_cameras_and_nothing_else(tmp_path):
         read_requests(options, camera_control.PER_VIDEO)
     (tmp_path / "batch.jsonl").write_text(json.dumps(lines[0]))
     (first,) = read_requests(options, camera_control.PER_VIDEO)
-    made = camera_control.read_shot(options, first, SHAPE, LATENT_SIZE, None, "latent")
+    made = camera_control.read_shot(options, first, SHAPE, LATENT_SHAPE, None, "latent")
     assert first.save_path.name == "left.mp4" and np.allclose(made.cameras.poses, named_path("pan", 9, -9))
 
 
