@@ -112,10 +112,11 @@ def test_split_is_over_videos_and_repeatable(latent_folder):
 
 def test_validation_is_fixed_and_equal_on_every_rank(latent_folder):
     module = build(latent_folder, validation_fraction=0.34, num_workers=1)
-    read = [
-        [batch["sample_position"].tolist() for batch in module.validation_batches(rank, 3, None)] for rank in range(3)
-    ]
+    batches = [list(module.validation_batches(rank, 3, None)) for rank in range(3)]
+    read = [[batch["sample_position"].tolist() for batch in of_rank] for of_rank in batches]
     assert read == [[[0], [3]], [[1], [0]], [[2], [1]]]
+    counted = [[batch["counted"].tolist() for batch in of_rank] for of_rank in batches]
+    assert counted == [[[1], [1]], [[1], [0]], [[1], [0]]]
     assert len(list(module.validation_batches(0, 1, 2))) == 2
 
 

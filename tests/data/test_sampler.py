@@ -59,9 +59,9 @@ def test_ranks_and_micro_batches_are_laid_out_as_documented():
 def test_held_out_batches_are_equal_in_number_and_cover_everything():
     per_rank = [held_out_positions(7, 2, rank, 2, None) for rank in range(2)]
     assert [len(batches) for batches in per_rank] == [2, 2]
-    assert sorted(set(sum(per_rank[0] + per_rank[1], []))) == list(range(7))
+    assert sorted(sum(per_rank[0] + per_rank[1], [])) == list(range(8))
     assert held_out_positions(7, 2, 0, 2, 1) == [[0, 1]]
-    assert held_out_positions(1, 2, 1, 2, 5) == [[0, 0]]
+    assert held_out_positions(1, 2, 1, 2, 5) == [[2, 3]]
 
 
 def test_batch_sizes_that_do_not_fit_name_the_numbers():

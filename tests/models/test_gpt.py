@@ -246,6 +246,16 @@ def test_first_frames_can_be_left_unscored(video2world):
     assert sample.labels[sample.loss_mask > 0].tolist() == list(range(12, 24))
 
 
+def test_samples_that_do_not_count_have_no_scored_token():
+    batch = {name: torch.zeros(2, 2, dtype=torch.int64) for name in ("tokens", "labels")}
+    batch |= {"loss_mask": torch.ones(2, 2), "counted": torch.tensor([0.0, 1.0])}
+    device = torch.device("cpu")
+    sample = make_token_sample(miniature(False), NextTokenObjective(), batch, 0, device, training=False)
+    _, scores = scored([[1.0, 3.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 0.0]], [[1, 1], [1, 1]])
+    means = summarize(metric_sums(next_token_loss(sample, scores), sample, scores).tolist())
+    assert means["loss"] == 3.0 and means["token_accuracy"] == 0.5
+
+
 def test_text_dropout_belongs_to_the_sample():
     config = miniature(video2world=True)
     batch = {name: torch.zeros(64, 32, dtype=torch.int64) for name in ("tokens", "labels")}

@@ -184,6 +184,13 @@ def test_sums_by_noise_level():
     }
 
 
+def test_samples_that_do_not_count():
+    counted = torch.tensor([1.0, 0.0, 1.0])
+    named = summarize(metric_sums(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.1, 0.5, 5.0]), counted).tolist())
+    assert named == {"loss": 2.5, "loss_sigma_0_0.3": 1.0, "loss_sigma_3_inf": 4.0}
+    assert summarize(metric_sums(torch.ones(2), torch.ones(2), torch.zeros(2)).tolist()) == {}
+
+
 def test_noise_levels_without_a_sample_are_left_out():
     named = summarize(metric_sums(torch.tensor([2.0]), torch.tensor([5.0])).tolist())
     assert named == {"loss": 2.0, "loss_sigma_3_inf": 2.0}

@@ -63,7 +63,11 @@ class DataModule:
     def validation_batches(
         self, dp_rank: int, dp_size: int, num_batches: Optional[int] = None
     ) -> Iterator[Dict[str, Any]]:
-        """Return at most `num_batches` batches of the held-out samples, always the same, equally many on each rank."""
+        """Return at most `num_batches` batches of the held-out samples, always the same, equally many on each rank.
+
+        Beside what training batches have there is `counted` [B] float32: 0 for samples that were there before and only
+        fill up the last batch, so that means over the others depend neither on the layout nor on the micro batch.
+        """
         if not self.num_validation_samples:
             return iter(())
         positions = held_out_positions(
@@ -91,5 +95,10 @@ class DataModule:
         check_batch_sizes(self.num_train_samples, self.micro_batch_size, self.global_batch_size, dp_size, self.repeat)
         return micro_batch_positions(consumed_samples, self.micro_batch_size, self.global_batch_size, dp_rank, dp_size)
 
-    def _load_held_out(self, indices: List[int]) -> Dict[str, Any]:
-        return stack_samples([self._load_sample(False, index, index) for index in indices])
+    def _load_held_out(self, positions: List[int]) -> Dict[str, Any]:
+        import torch
+
+        count = self.num_validation_samples
+        samples = [self._load_sample(False, position % count, position % count) for position in positions]
+        counted = torch.tensor([float(position < count) for position in positions])
+        return {**stack_samples(samples), "counted": counted}

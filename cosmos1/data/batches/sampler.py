@@ -40,16 +40,18 @@ def micro_batch_positions(
 def held_out_positions(
     num_samples: int, micro_batch_size: int, dp_rank: int, dp_size: int, num_batches: int | None
 ) -> list[list[int]]:
-    """Return the indices of each validation micro batch of one rank: in order, as many batches on every rank.
+    """Return the positions of each validation micro batch of one rank: in order, as many batches on every rank.
 
-    At most `num_batches` are returned (None: enough to see every sample once); the last one wraps around.
+    At most `num_batches` are returned (None: enough to see every sample once). Positions from `num_samples` on stand for
+    samples from the beginning again, which only fill up the last batch.
     """
     samples_per_step = micro_batch_size * dp_size
     available = -(-num_samples // samples_per_step)
     count = available if num_batches is None else min(num_batches, available)
     first = dp_rank * micro_batch_size
     return [
-        [(step * samples_per_step + first + j) % num_samples for j in range(micro_batch_size)] for step in range(count)
+        list(range(start, start + micro_batch_size))
+        for start in range(first, count * samples_per_step, samples_per_step)
     ]
 
 

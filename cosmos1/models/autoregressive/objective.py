@@ -43,6 +43,8 @@ def make_token_sample(
 ) -> TokenSample:
     """Bring a batch to the device, with signals dropped and the first frames left out as ``objective`` says."""
     loss_mask = batch["loss_mask"].to(device, torch.float32)
+    if "counted" in batch:
+        loss_mask = loss_mask * batch["counted"].to(device)[:, None]
     if objective.num_unscored_frames:
         _, rows, columns = config.latent_shape
         # Video2World reads one token more before the first that it says.

@@ -142,7 +142,7 @@ class DiffusionModel:
         from cosmos1.models.diffusion.objective import edm_loss, metric_sums
 
         per_sample = edm_loss(sample, prediction)
-        sums = metric_sums(per_sample, sample.coefficients.sigma.flatten())
+        sums = metric_sums(per_sample, sample.coefficients.sigma.flatten(), sample.counted)
         if self.objective.loss_add_logvar:
             log_variance = _share_of_gradient(network.logvar(sample.coefficients.c_noise), network.cp_group.size())
             per_sample = per_sample * (-log_variance).exp() + log_variance

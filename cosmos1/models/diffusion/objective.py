@@ -67,6 +67,8 @@ class NoisySample:
     """``[B, 1, T, H, W]``; all positions count where it is missing."""
     controls: dict[str, torch.Tensor] = field(default_factory=dict)
     """The control signals, by batch key."""
+    counted: torch.Tensor | None = None
+    """``[B]``: 0 for samples that metrics leave out; all count where it is missing."""
 
 
 def _column(values_B: torch.Tensor) -> torch.Tensor:
@@ -116,6 +118,7 @@ def make_noisy_sample(
         condition_mask=None,
         loss_mask=batch["loss_mask"].to(device) if "loss_mask" in batch else None,
         controls=controls,
+        counted=batch["counted"].to(device) if "counted" in batch else None,
     )
     if conditioned:
         _give_first_frames(sample, objective.conditioning, random, device, training)
@@ -186,16 +189,16 @@ def edm_loss(sample: NoisySample, prediction: torch.Tensor) -> torch.Tensor:
     return (error * mask).sum(dim=(1, 2, 3, 4)) / mask.sum(dim=(1, 2, 3, 4)).clamp(min=1)
 
 
-def metric_sums(loss_B: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
+def metric_sums(loss_B: torch.Tensor, sigma_B: torch.Tensor, counted_B: torch.Tensor | None = None) -> torch.Tensor:
     """What training adds up over samples, fp64: loss and count, over all noise levels and then between the bin edges.
 
-    ``[2 + 2 * bins]``: all loss, all count, loss of each bin, count of each bin.
+    ``[2 + 2 * bins]``: all loss, all count, loss of each bin, count of each bin. Samples whose ``counted_B`` is 0 are left out.
     """
     edges = torch.tensor(SIGMA_BIN_EDGES, device=sigma_B.device)
     bins = torch.bucketize(sigma_B, edges)
-    loss = loss_B.detach().double()
+    count = torch.ones_like(loss_B, dtype=torch.float64) if counted_B is None else counted_B.double()
+    loss = loss_B.detach().double() * count
     zeros = torch.zeros(len(edges) + 1, dtype=torch.float64, device=loss.device)
-    count = torch.ones_like(loss)
     totals = torch.stack([loss.sum(), count.sum()])
     return torch.cat([totals, zeros.index_add(0, bins, loss), zeros.index_add(0, bins, count)])
 
