@@ -162,8 +162,9 @@ def _write_dist(folder: Path, weights: Weights, tensors: dict[str, LazyTensor]) 
         common = {"format_version": 1, "converted_from": str(weights.path)}
         report = _report(folder, ordered.values())
         checksums = writers.write_torch_dist(unfinished / "weights", parts, common, report)
+        (unfinished / folders.RECIPE).write_text(_recipe(weights))
+        checksums[folders.RECIPE_ENTRY] = folders.crc32(unfinished / folders.RECIPE)
         (unfinished / "context" / "checksums.json").write_text(json.dumps(checksums, indent=0, sort_keys=True))
-        (unfinished / "context" / "recipe.yaml").write_text(_recipe(weights))
     return checkpoint
 
 

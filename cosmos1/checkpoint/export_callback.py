@@ -30,6 +30,7 @@ class ExportPt:
         self._export(run, last=False)
 
     def on_train_end(self, run) -> None:
+        self._export(run, last=False)  # what the last save is about to replace
         run.writer.finish()
         self._export(run, last=True)
 
@@ -44,7 +45,7 @@ class ExportPt:
         for checkpoint in found:
             if checkpoint.step % self.every_n_steps == 0 or (last and checkpoint is found[-1]):
                 self._write(run, checkpoint)
-            self._exported = checkpoint.step
+                self._exported = checkpoint.step
 
     def _write(self, run, checkpoint) -> None:
         import os

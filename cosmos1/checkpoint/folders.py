@@ -3,7 +3,7 @@
 
 A checkpoint is ``checkpoints/epoch=E-step=S``. It is written under a name that ends in ``.unfinished`` and renamed when
 everything is on disk, so that a folder without that ending is complete. ``context/checksums.json`` holds a CRC-32 per
-file of ``weights``.
+file of ``weights``, and of ``context/recipe.yaml``, the record of the run.
 """
 
 import json
@@ -13,10 +13,15 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmos1.errors import CheckpointError
+import yaml
+
+from cosmos1.errors import CheckpointError, DamagedCheckpoint
 
 UNFINISHED = ".unfinished"
 DAMAGED = ".damaged"
+RECIPE = "context/recipe.yaml"
+RECIPE_ENTRY = f"../{RECIPE}"
+"""Its name in the list of checksums, whose names are seen from ``weights``."""
 _NAME = re.compile(r"^epoch=(\d+)-step=(\d+)$")
 
 
@@ -66,12 +71,16 @@ def resolve(path: Path) -> Checkpoint:
     )
 
 
-def remove_unfinished(folder: Path) -> list[Path]:
-    """Delete what interrupted saves left behind; returns the deleted folders."""
-    leftovers = sorted(folder.glob(f"epoch=*{UNFINISHED}"))
-    for leftover in leftovers:
-        shutil.rmtree(leftover)
-    return leftovers
+def remove_unfinished(folder: Path) -> list[str]:
+    """Delete what interrupted saves left behind; returns a line about each."""
+    lines = []
+    for leftover in sorted(folder.glob(f"epoch=*{UNFINISHED}")):
+        try:
+            shutil.rmtree(leftover)
+            lines.append(f"removed {leftover.name}, left by an interrupted save")
+        except OSError as error:
+            lines.append(f"WARNING: {leftover}, left by an interrupted save, cannot be deleted: {error}")
+    return lines
 
 
 def set_aside(checkpoint: Checkpoint) -> Path:
@@ -82,16 +91,24 @@ def set_aside(checkpoint: Checkpoint) -> Path:
     return checkpoint.path.rename(renamed)
 
 
-def prune(folder: Path, keep_last_k: int, keep_every_n_steps: int | None) -> None:
-    """Delete old checkpoints, renaming each first so that a killed deletion never leaves half a checkpoint."""
+def prune(folder: Path, keep_last_k: int, keep_every_n_steps: int | None) -> list[str]:
+    """Delete old checkpoints, renaming each first so that a killed deletion never leaves half a checkpoint.
+
+    What cannot be deleted is no failure of the new checkpoint; returns a warning about each.
+    """
+    warnings: list[str] = []
     if keep_last_k < 0:
-        return
+        return warnings
     for checkpoint in complete_checkpoints(folder)[:-keep_last_k]:
         if keep_every_n_steps and checkpoint.step % keep_every_n_steps == 0:
             continue
         doomed = checkpoint.path.with_name(checkpoint.path.name + UNFINISHED)
-        checkpoint.path.rename(doomed)
-        shutil.rmtree(doomed)
+        try:
+            checkpoint.path.rename(doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            warnings.append(f"WARNING: the old checkpoint {checkpoint.path} cannot be deleted: {error}")
+    return warnings
 
 
 def crc32(path: Path) -> int:
@@ -102,25 +119,52 @@ def crc32(path: Path) -> int:
     return value
 
 
-def verify(checkpoint: Checkpoint, rank: int, world_size: int, without_prefix: str | None = None) -> str | None:
+def verify(checkpoint: Checkpoint, rank: int, world_size: int, without_prefixes: tuple[str, ...] = ()) -> str | None:
     """Compare this rank's share of the files with their checksums; the first difference, or None.
 
-    Files whose name starts with ``without_prefix`` are left out.
+    Files whose name starts with one of ``without_prefixes`` are left out.
     """
     listing = checkpoint.context / "checksums.json"
     try:
         expected = json.loads(listing.read_text())
     except (OSError, ValueError) as error:
         return f"{listing}: {error}"
-    chosen = [item for item in sorted(expected.items()) if not (without_prefix and item[0].startswith(without_prefix))]
-    for name, checksum in chosen[rank::world_size]:
-        path = checkpoint.weights / name
-        if not path.exists():
-            return f"{path} is missing"
-        try:
-            found = crc32(path)
-        except OSError as error:
-            return f"{path} cannot be read: {error}"
-        if found != checksum:
-            return f"{path} is damaged: its content does not match the checksum written with it"
-    return None
+    chosen = [item for item in sorted(expected.items()) if not item[0].startswith(without_prefixes)]
+    problems = (_damage(checkpoint, name, checksum) for name, checksum in chosen[rank::world_size])
+    return next((problem for problem in problems if problem), None)
+
+
+def read_recipe(checkpoint: Checkpoint) -> dict:
+    """The settings that the run recorded with this checkpoint.
+
+    Raises:
+        DamagedCheckpoint: the record is missing or not what was written.
+    """
+    if problem := damage_of_recipe(checkpoint):
+        raise DamagedCheckpoint(f"checkpoint {checkpoint.path} cannot be used: {problem}")
+    return yaml.safe_load((checkpoint.path / RECIPE).read_text())
+
+
+def damage_of_recipe(checkpoint: Checkpoint) -> str | None:
+    """What is wrong with the record of the run, or None. Early checkpoints have no checksum of it."""
+    path = checkpoint.path / RECIPE
+    try:
+        checksum = json.loads((checkpoint.context / "checksums.json").read_text()).get(RECIPE_ENTRY)
+        recipe = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return f"{path} cannot be read: {error}"
+    if not isinstance(recipe, dict):
+        return f"{path} is damaged: it holds no settings"
+    return None if checksum is None else _damage(checkpoint, RECIPE_ENTRY, checksum)
+
+
+def _damage(checkpoint: Checkpoint, name: str, checksum: int) -> str | None:
+    """What is wrong with a file that the list of checksums names, or None."""
+    path = checkpoint.path / RECIPE if name == RECIPE_ENTRY else checkpoint.weights / name
+    if not path.exists():
+        return f"{path} is missing"
+    try:
+        found = crc32(path)
+    except OSError as error:
+        return f"{path} cannot be read: {error}"
+    return None if found == checksum else f"{path} is damaged: its content does not match the checksum written with it"

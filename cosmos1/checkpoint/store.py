@@ -7,6 +7,7 @@ import os
 import queue
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,17 @@ class CheckpointWriter:
     leaves either the complete checkpoint or an ``.unfinished`` folder, which the next run deletes.
     """
 
-    def __init__(self, folder: Path, keep_last_k: int = -1, keep_every_n_steps: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        keep_last_k: int = -1,
+        keep_every_n_steps: int | None = None,
+        message: Callable[[str], None] = print,
+    ):
         self.folder = folder
         self.keep_last_k = keep_last_k
         self.keep_every_n_steps = keep_every_n_steps
+        self.message = message
         self._pending: _PendingSave | None = None
 
     @property
@@ -85,7 +93,12 @@ class CheckpointWriter:
         return self._pending is not None
 
     def start(self, name: str, sharded_state: dict, context: dict[str, str]) -> None:
-        """Begin to save ``sharded_state`` as checkpoint ``name``; ``context`` maps file names to texts. Collective."""
+        """Begin to save ``sharded_state`` as checkpoint ``name``; ``context`` maps file names to texts. Collective.
+
+        Raises:
+            CheckpointError: on all ranks alike; the caller may go on and try again.
+            RuntimeError: on this rank, perhaps on no other; the process has to end.
+        """
         self.finish()
         write_results_in_process()
         unfinished = self.folder / (name + UNFINISHED)
@@ -101,9 +114,10 @@ class CheckpointWriter:
                 sharded_state, str(unfinished / "weights"), strategy, async_sharded_save=True
             )
         except (OSError, RuntimeError) as error:
-            # Rank 0 alone writes here (common.pt): it leaves with the error, and the launcher ends the ranks that wait.
+            # Rank 0 alone writes here (common.pt), and a rank may have died: this one leaves with an error that nobody
+            # takes for a failure of all ranks, and the launcher ends those that wait.
             _remove(unfinished)
-            raise CheckpointError(f"checkpoint {unfinished} was not saved: {error}") from error
+            raise RuntimeError(f"checkpoint {unfinished} was not saved: {error}") from error
         buckets = _copy_to_host(request)
         pending = _PendingSave(unfinished, request, None, [], {})
         pending.thread = threading.Thread(target=_write, args=(pending, buckets), name="checkpoint-writer")
@@ -138,6 +152,8 @@ class CheckpointWriter:
         merged = {name: value for part in checksums for name, value in part.items()}
         for name in (".metadata", "common.pt", "metadata.json"):
             merged[name] = folders.crc32(unfinished / "weights" / name)
+        if (unfinished / folders.RECIPE).exists():
+            merged[folders.RECIPE_ENTRY] = folders.crc32(unfinished / folders.RECIPE)
         (unfinished / "context" / "checksums.json").write_text(json.dumps(merged, indent=0, sort_keys=True))
         _sync_files(unfinished)
         replaced = final.with_name(f"{final.name}-replaced{UNFINISHED}")
@@ -146,19 +162,22 @@ class CheckpointWriter:
         os.rename(unfinished, final)
         _sync(self.folder)
         _remove(replaced)
-        folders.prune(self.folder, self.keep_last_k, self.keep_every_n_steps)
+        for line in folders.prune(self.folder, self.keep_last_k, self.keep_every_n_steps):
+            self.message(line)
 
 
 def verify(checkpoint: Checkpoint, weights_only: bool = False) -> None:
     """Check the files against their checksums, shared among the ranks. Collective; call it before anything is read.
 
-    ``weights_only`` leaves out the files of the optimizer.
+    ``weights_only`` leaves out the files of the optimizer, and the record of the run.
 
     Raises:
         DamagedCheckpoint: a file is missing or damaged.
     """
-    without = OPTIMIZER_PREFIX if weights_only else None
+    without = (OPTIMIZER_PREFIX, folders.RECIPE_ENTRY) if weights_only else ()
     problem = folders.verify(checkpoint, dist.get_rank(), dist.get_world_size(), without)
+    if not problem and not weights_only:
+        problem = folders.damage_of_recipe(checkpoint)
     _agree(problem, f"checkpoint {checkpoint.path} cannot be used", error=DamagedCheckpoint)
 
 

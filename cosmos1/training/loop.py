@@ -17,12 +17,12 @@ from cosmos1.errors import ConfigError
 from cosmos1.parallel import device as devices
 from cosmos1.parallel.megatron import clip_gradients
 from cosmos1.parallel.strategy import micro_batches_per_step
-from cosmos1.training import adapters, bad_steps, run_state
+from cosmos1.training import adapters, bad_steps, run_state, start_report
 from cosmos1.training import optimizer as optimizers
 from cosmos1.training.config import AutoResume, Logger, MegatronOptimizer, Trainer
 from cosmos1.training.metrics import MetricsLogger
 from cosmos1.training.parallel_model import ParallelModel
-from cosmos1.training.run_folder import changed_settings, choose_run_folder, to_plain
+from cosmos1.training.run_folder import choose_run_folder, to_plain
 from cosmos1.training.save_attempts import SaveAttempts
 from cosmos1.training.schedule import learning_rate
 from cosmos1.training.schedule_runner import MetricSums, run_micro_batches
@@ -47,14 +47,15 @@ class TrainingRun:
         self.folder = choose_run_folder(log, resume.resume_if_exists, recipe)
         self.recipe_text = yaml.safe_dump(recipe, sort_keys=False)
         self.metrics = MetricsLogger(self.folder, trainer.max_steps, dist.get_rank() == 0, recipe)
-        self.writer = CheckpointWriter(self.folder / "checkpoints", log.ckpt.keep_last_k, log.ckpt.keep_every_n_steps)
+        ckpt, message = log.ckpt, self.metrics.message
+        self.writer = CheckpointWriter(self.folder / "checkpoints", ckpt.keep_last_k, ckpt.keep_every_n_steps, message)
         transform = adapters.transform(lora, optim, resume, trainer.seed)
         self.model = ParallelModel(task, trainer.strategy, trainer.precision, trainer.seed, transform=transform)
         self.model.add_optimizer(optim, trainer.precision)
         self.progress = run_state.Progress()
         self.watchdog = Watchdog(trainer.hang, self.folder)
         self.stragglers = StragglerReport(trainer.straggler_percent)
-        self.saves = SaveAttempts(self.folder, log.ckpt.max_failed_saves, self.metrics.message)
+        self.saves = SaveAttempts(self.folder, ckpt.max_failed_saves, message)
         self.signalled = False
         self.metric_sums = MetricSums(self.model)
 
@@ -62,7 +63,8 @@ class TrainingRun:
 
     def fit(self) -> None:
         """Train to ``trainer.max_steps``, or until SIGTERM asks to save and stop."""
-        self._describe()
+        for line in start_report.facts(self):
+            self.metrics.message(line)
         self._restore()
         # Only now: a folder of another recipe refuses to be continued, and keeps its own record.
         if dist.get_rank() == 0:
@@ -79,42 +81,18 @@ class TrainingRun:
                 f"{state} at step {self.progress.step}; {self.progress.skipped_steps} steps skipped; run folder {self.folder}"
             )
 
-    def _describe(self) -> None:
-        lines = [
-            f"device: {devices.device_name()} x {self.world_size}; {self.trainer.strategy.describe(self.world_size)}; "
-            f"{self.trainer.precision}",
-            *self._unexpected_world(),
-            *self.task.describe(),
-            *self.data.describe(),
-            *self.optim.describe(),
-            *adapters.describe(self.lora, self.model),
-            f"batch: {self.data.global_batch_size} samples per step = {self.dp_size} replicas x "
-            f"{self.num_micro_batches} micro batches of {self.data.micro_batch_size}",
-        ]
-        for line in lines:
-            self.metrics.message(line)
-
-    def _unexpected_world(self) -> list[str]:
-        expected = self.trainer.num_nodes * self.trainer.devices
-        if expected == self.world_size:
-            return []
-        return [
-            f"note: the recipe is meant for {expected} processes (trainer.num_nodes x devices), {self.world_size} run"
-        ]
-
     def _restore(self) -> None:
         folder = self.folder / "checkpoints"
         found: list[list[Checkpoint]] = [[]]
         if dist.get_rank() == 0:
-            for leftover in folders.remove_unfinished(folder):
-                self.metrics.message(f"removed {leftover.name}, left by an interrupted save")
+            for line in folders.remove_unfinished(folder):
+                self.metrics.message(line)
             found = [folders.complete_checkpoints(folder) if self.resume.resume_if_exists else []]
         dist.broadcast_object_list(found, src=0)
         if found[0]:
             checkpoint, self.progress, warnings = run_state.resume_newest_good(self.model, found[0], self.data)
-            for line in warnings:
-                self.metrics.message(f"WARNING: {line}")
-            self._report_resume(checkpoint)
+            for line in [*warnings, *start_report.resume_facts(self, checkpoint)]:
+                self.metrics.message(line)
         elif self.resume.restore_config is not None and self.resume.restore_config.path:
             for line in run_state.load_weights(self.model, self.resume.restore_config):
                 self.metrics.message(line)
@@ -130,18 +108,6 @@ class TrainingRun:
             )
         self.model.start_untrained()
         self.metrics.message("weights: initial, untrained; resume.restore_config.path=CHECKPOINT starts from a network")
-
-    def _report_resume(self, checkpoint: Checkpoint) -> None:
-        self.metrics.message(f"resumed {checkpoint.path} at step {self.progress.step}")
-        if self.resume.restore_config is not None and self.resume.restore_config.path:
-            self.metrics.message("resume.restore_config.path is not used: this run has a checkpoint of its own")
-        for line in changed_settings((checkpoint.context / "recipe.yaml").read_text(), self.recipe_text):
-            self.metrics.message(f"changed since that checkpoint: {line}")
-        if self.progress.step >= self.trainer.max_steps:
-            self.metrics.message(
-                f"nothing to do: step {self.progress.step} of trainer.max_steps={self.trainer.max_steps} is reached; raise it, "
-                "or give another log.version for a new run"
-            )
 
     @contextmanager
     def _stop_on_signal(self):
@@ -201,7 +167,10 @@ class TrainingRun:
             self.validate()
         self.watchdog.enter("agreeing to go on", step)
         stopping, retry = self._agree()
-        if step % ckpt.every_n_train_steps == 0 or (is_last and ckpt.save_last) or stopping or retry:
+        due = step % ckpt.every_n_train_steps == 0 or (is_last and ckpt.save_last) or stopping or retry
+        if due or is_last:
+            self._finish_pending()  # an attempt of its own: if it fails, there is still the one of this step
+        if due or (is_last and self.saves.num_failed):
             self.watchdog.enter("saving", step)
             with self.saves.attempt(is_final=is_last or stopping):
                 self.save()
@@ -253,6 +222,7 @@ class TrainingRun:
         self.progress.consecutive_bad_steps += 1
         self.metrics.message(f"step {self.progress.step + 1}: {reason}; the step is skipped")
         if self.progress.consecutive_bad_steps >= self.trainer.max_bad_steps:
+            self.watchdog.enter("saving", self.progress.step + 1)
             self.writer.finish()
             raise ConfigError(
                 f"{self.progress.consecutive_bad_steps} consecutive steps had NaN or infinite gradients, or spikes "
@@ -267,10 +237,8 @@ class TrainingRun:
         """
         flags = torch.tensor([float(self.signalled), float(self.saves.retry_due()), float(self.writer.is_writing)])
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        if self.writer.has_pending and not flags[2]:
-            self.watchdog.enter("saving", self.progress.step)
-            with self.saves.attempt():
-                self._finish_save()
+        if not flags[2]:
+            self._finish_pending()
         return bool(flags[0]), bool(flags[1])
 
     def _speed(self, batches: list[dict], step_time: float, data_time: float) -> dict[str, float]:
@@ -307,13 +275,18 @@ class TrainingRun:
 
     def save(self) -> None:
         """Save a checkpoint of this step, in the background unless ``log.ckpt.async_save`` is off."""
-        if self.writer.has_pending:
-            self._finish_save()
         epoch = self.progress.consumed_samples // max(self.data.num_train_samples, 1)
         state = run_state.sharded_state(self.model, self.progress, self.data)
         self.writer.start(folders.folder_name(epoch, self.progress.step), state, {"recipe.yaml": self.recipe_text})
         if not self.log.ckpt.async_save:
             self._finish_save()
+
+    def _finish_pending(self) -> None:
+        """Make a started save visible, if there is one; if it failed, that is said and a later one makes up for it."""
+        if self.writer.has_pending:
+            self.watchdog.enter("saving", self.progress.step)
+            with self.saves.attempt():
+                self._finish_save()
 
     def _finish_save(self) -> None:
         self.writer.finish()

@@ -3,13 +3,14 @@
 
 import dataclasses
 import datetime
+from contextlib import suppress
 from pathlib import Path
 
 import torch.distributed as dist
 import yaml
 
-from cosmos1.checkpoint.folders import Checkpoint, complete_checkpoints
-from cosmos1.errors import ConfigError
+from cosmos1.checkpoint.folders import Checkpoint, complete_checkpoints, read_recipe
+from cosmos1.errors import ConfigError, DamagedCheckpoint
 from cosmos1.training.config import Logger
 
 # The names of layers that a run with adapters trains whole.
@@ -49,7 +50,7 @@ def _choose(log: Logger, resume_if_exists: bool, recipe: dict) -> Path:
         version = max(with_checkpoint, key=lambda p: p.stat().st_mtime).name if with_checkpoint else None
     folder = parent / (version or datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if found := complete_checkpoints(folder / "checkpoints"):
-        _check_continuation(folder, found[-1], resume_if_exists, recipe)
+        _check_continuation(folder, found, resume_if_exists, recipe)
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
@@ -61,14 +62,13 @@ def _choose(log: Logger, resume_if_exists: bool, recipe: dict) -> Path:
     return folder
 
 
-def _check_continuation(folder: Path, newest: Checkpoint, resume_if_exists: bool, recipe: dict) -> None:
+def _check_continuation(folder: Path, found: list[Checkpoint], resume_if_exists: bool, recipe: dict) -> None:
     if not resume_if_exists:
         raise ConfigError(
-            f"{folder} already holds a checkpoint of step {newest.step}; give another log.version, or "
+            f"{folder} already holds a checkpoint of step {found[-1].step}; give another log.version, or "
             "resume.resume_if_exists=true to continue it"
         )
-    record = newest.context / "recipe.yaml"
-    before = yaml.safe_load(record.read_text()) if record.exists() else None
+    before = _newest_record(found)
     for part in ("model", "data", "model_transform"):
         old, new = (_class_name(recorded.get(part)) for recorded in (before or recipe, recipe))
         if old != new:
@@ -78,6 +78,14 @@ def _check_continuation(folder: Path, newest: Checkpoint, resume_if_exists: bool
             )
     if recipe["model_transform"] and before:
         _check_adapters(folder, before, recipe)
+
+
+def _newest_record(found: list[Checkpoint]) -> dict | None:
+    """The newest record that can be read. Resuming passes over checkpoints with a damaged one, or says that all are."""
+    for checkpoint in reversed(found):
+        with suppress(DamagedCheckpoint):
+            return read_recipe(checkpoint)
+    return None
 
 
 def _class_name(settings: dict | None) -> str | None:

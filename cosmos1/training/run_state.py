@@ -121,7 +121,9 @@ def resume_newest_good(
     for bad, error in damaged:
         if dist.get_rank() == 0:
             set_aside(bad)
-        lines.append(f"{error}; it is kept as {bad.path.name}{DAMAGED}, which may be deleted, and an older one is used")
+        lines.append(
+            f"WARNING: {error}; it is kept as {bad.path.name}{DAMAGED}, which may be deleted, and an older one is used"
+        )
     return checkpoint, progress, lines
 
 

@@ -20,7 +20,7 @@ def train(
     ``model_transform`` low-rank adapters of them.
 
     Raises:
-        ConfigError: settings that disagree, before anything is allocated.
+        ConfigError: settings that disagree, before anything is allocated, or ranks that see different data.
         DataError: data that cannot be used.
         CheckpointError: a checkpoint that is missing, damaged or of another network.
     """
@@ -41,6 +41,7 @@ def train(
     _check_tokenizer(model, data)
 
     process_groups.initialize(trainer.strategy, trainer.seed)
+    _check_same_data(data)
     from cosmos1.training.loop import TrainingRun
 
     try:
@@ -49,6 +50,27 @@ def train(
         data.close()
     # Not after a failure: the other ranks may wait in a collective, and the message must come out first.
     process_groups.shutdown()
+
+
+def _check_same_data(data: Any) -> None:
+    """Raise ConfigError on every rank when they found different samples: each has looked for itself."""
+    import torch.distributed as dist
+
+    from cosmos1.errors import ConfigError
+
+    here = data.num_train_samples, data.num_validation_samples, data.state_dict(0)
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, here)
+    other = next((rank for rank, there in enumerate(found) if there != found[0]), None)
+    if other is not None:
+        seen = [
+            f"rank {rank} has {training} for training and {held_out} held out, fingerprint {state.get('fingerprint')}"
+            for rank, (training, held_out, state) in ((0, found[0]), (other, found[other]))
+        ]
+        raise ConfigError(
+            f"the ranks do not see the same samples in data.path={data.path}: {'; '.join(seen)}; data must not change while a "
+            "run starts, and be the same on all machines: wait until its preparation has ended, then start again"
+        )
 
 
 def _check_views(model: Any, data: Any) -> None:

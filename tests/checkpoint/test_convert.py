@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cosmos1.checkpoint import writers
+from cosmos1.checkpoint import folders, writers
 from cosmos1.checkpoint.__main__ import main
 from cosmos1.checkpoint.formats import open_weights
 from cosmos1.checkpoint.layouts import from_native, to_native
@@ -52,6 +52,16 @@ def test_diffusers_through_dist_and_back(tmp_path, ratio, condition, monkeypatch
     assert names == sorted(path.name for path in (tmp_path / "second").iterdir())
     for name in names:
         assert (first / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_a_converted_checkpoint_has_the_checksums_of_a_run(tmp_path):
+    save_official(tmp_path / "model.pt", small_config(1.0, False))
+    assert main(["convert", str(tmp_path / "model.pt"), str(tmp_path / "dist"), "--to", "dist"]) == 0
+    checkpoint = folders.resolve(tmp_path / "dist")
+    assert "model" in folders.read_recipe(checkpoint) and folders.verify(checkpoint, 0, 1) is None
+    recipe = checkpoint.path / folders.RECIPE
+    recipe.write_text(recipe.read_text().replace("tokenizer", "tokeniser"))
+    assert "recipe.yaml is damaged" in folders.verify(checkpoint, 0, 1)
 
 
 def test_diffusers_loads_the_export_and_computes_the_same(tmp_path):

@@ -86,6 +86,39 @@ def test_the_callback_exports_each_finished_checkpoint_once(tmp_path, model):
     assert len(list((tmp_path / "exports").iterdir())) == len(messages) == 6
 
 
+def test_the_callback_exports_a_checkpoint_before_the_last_one_replaces_it(tmp_path, model):
+    run = SimpleNamespace(
+        folder=tmp_path,
+        writer=CheckpointWriter(tmp_path / "checkpoints", keep_last_k=1),
+        progress=Progress(),
+        metrics=SimpleNamespace(message=print),
+    )
+    callback = ExportPt(every_n_steps=4)
+    callback.on_train_start(run)
+    for step in (4, 5):
+        save(model, run.writer, step)
+    callback.on_train_end(run)
+    exports = sorted(path.name for path in (tmp_path / "exports").glob("*_reg_model.pt"))
+    assert exports == ["iter_000000004_reg_model.pt", "iter_000000005_reg_model.pt"]
+
+
+def test_the_callback_exports_the_last_checkpoint_however_long_it_is_complete(tmp_path, model):
+    run = SimpleNamespace(
+        folder=tmp_path,
+        writer=CheckpointWriter(tmp_path / "checkpoints"),
+        progress=Progress(),
+        metrics=SimpleNamespace(message=print),
+    )
+    callback = ExportPt(every_n_steps=4)
+    callback.on_train_start(run)
+    save(model, run.writer, 6)
+    run.writer.finish()
+    callback.on_step_end(run, {})
+    assert not (tmp_path / "exports").exists()
+    callback.on_train_end(run)
+    assert (tmp_path / "exports" / "iter_000000006_reg_model.pt").exists()
+
+
 def test_memory_stays_far_below_the_size_of_the_model(tmp_path):
     config = small_config(1.0, False, hidden_size=1024, num_layers=20, num_attention_heads=8, adaln_lora_dim=64)
     from cosmos1.checkpoint import layouts, networks, writers

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cosmos1.checkpoint import folders
-from cosmos1.errors import CheckpointError
+from cosmos1.errors import CheckpointError, DamagedCheckpoint
 
 
 def make(folder, step: int, epoch: int = 0, ending: str = ""):
@@ -30,7 +30,7 @@ def test_order_is_by_step_and_unfinished_ones_do_not_count(tmp_path):
     make(tmp_path, 2000, ending=folders.UNFINISHED)
     (tmp_path / "epoch=0-step=3").write_text("a file")
     assert steps(tmp_path) == [50, 900, 1000]
-    assert [path.name for path in folders.remove_unfinished(tmp_path)] == ["epoch=0-step=2000.unfinished"]
+    assert folders.remove_unfinished(tmp_path) == ["removed epoch=0-step=2000.unfinished, left by an interrupted save"]
     assert not list(tmp_path.glob("*unfinished*"))
     assert folders.remove_unfinished(tmp_path) == []
 
@@ -88,3 +88,56 @@ def test_damage_is_found_by_the_rank_that_looks_at_the_file(tmp_path):
     assert folders.verify(checkpoint, 1, 2) is None
     (path / "weights/__0_0.distcp").unlink()
     assert "__0_0.distcp is missing" in folders.verify(checkpoint, 0, 1)
+
+
+def test_folders_that_cannot_be_deleted_are_named_and_left(tmp_path, monkeypatch):
+    """A network file system keeps the files of a reader."""
+
+    def refuse(path):
+        raise OSError(39, "Directory not empty", str(path))
+
+    monkeypatch.setattr(folders.shutil, "rmtree", refuse)
+    for step in (10, 20):
+        make(tmp_path, step)
+    [line] = folders.prune(tmp_path, 1, None)
+    assert line.startswith("WARNING: the old checkpoint") and "epoch=0-step=10 " in line and "not empty" in line
+    assert steps(tmp_path) == [20]
+    [line] = folders.remove_unfinished(tmp_path)
+    assert line.startswith("WARNING:") and "step=10.unfinished" in line and "not empty" in line
+
+
+def record(path, text: str, listed: bool):
+    """Give a checkpoint the record of its run; early ones have no checksum of it."""
+    (path / folders.RECIPE).write_text(text)
+    if listed:
+        listing = path / "context/checksums.json"
+        checksums = json.loads(listing.read_text()) | {folders.RECIPE_ENTRY: folders.crc32(path / folders.RECIPE)}
+        listing.write_text(json.dumps(checksums))
+    return folders.resolve(path)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_record_of_a_run(listed, tmp_path):
+    checkpoint = record(make(tmp_path, 7), "data: {path: latents}", listed)
+    assert folders.read_recipe(checkpoint) == {"data": {"path": "latents"}}
+    assert folders.verify(checkpoint, 0, 1) is None
+    for content, words in (
+        (bytes(21), "cannot be read"),
+        (b"\xff\xfe: 1", "cannot be read"),
+        (b"- a list", "is damaged"),
+        (None, "cannot be read"),
+    ):
+        (checkpoint.path / folders.RECIPE).unlink()
+        if content is not None:
+            (checkpoint.path / folders.RECIPE).write_bytes(content)
+        with pytest.raises(DamagedCheckpoint, match=f"step=7 cannot be used: .*recipe.yaml {words}"):
+            folders.read_recipe(checkpoint)
+        assert (folders.verify(checkpoint, 0, 1) is None) != listed
+    assert folders.verify(checkpoint, 0, 1, (folders.RECIPE_ENTRY,)) is None
+
+
+def test_a_changed_value_in_the_record_is_found_by_its_checksum(tmp_path):
+    checkpoint = record(make(tmp_path, 7), "data: {path: latents}", listed=True)
+    (checkpoint.path / folders.RECIPE).write_text("data: {path: latentt}")
+    with pytest.raises(DamagedCheckpoint, match="recipe.yaml is damaged"):
+        folders.read_recipe(checkpoint)

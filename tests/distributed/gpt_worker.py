@@ -43,6 +43,7 @@ class CountingTokens:
     micro_batch_size: int = 2
     global_batch_size: int = 4
     num_train_samples = 64
+    num_validation_samples = 8
     num_views = 1
     tokenizer = None
 

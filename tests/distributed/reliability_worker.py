@@ -3,12 +3,14 @@
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional
 
 import torch.distributed as dist
 
+from cosmos1.checkpoint import store
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import UserError
 from cosmos1.models.diffusion.model import DiffusionModel
@@ -78,6 +80,28 @@ class Faults:
             hidden.rename(folder)
 
 
+@contextmanager
+def first_write(seconds: float = 0.0, fails: bool = False):
+    """The first checkpoint takes so much longer to write, and then is not written by rank 1."""
+    write, calls = store._write, []
+
+    def slow(pending, buckets):
+        calls.append(pending)
+        if len(calls) > 1:
+            return write(pending, buckets)
+        stall(seconds)
+        if fails and dist.get_rank() == 1:
+            pending.failures.append(OSError("Stale file handle"))
+        else:
+            write(pending, buckets)
+
+    store._write = slow
+    try:
+        yield
+    finally:
+        store._write = write
+
+
 def run(job: dict) -> dict:
     arguments, faults, steps = worker.recipe(), Faults(job), worker.OptimizerSteps()
     config, data = arguments["model"].config, arguments["data"]
@@ -85,13 +109,14 @@ def run(job: dict) -> dict:
     sizes = {"micro_batch_size": data.micro_batch_size, "global_batch_size": data.global_batch_size}
     seconds = {int(step): value for step, value in job.get("slow_data", {}).items()}
     arguments["data"] = SlowData(path="", num_workers=0, seconds=seconds, **sizes)
-    worker.apply(arguments, job["set"])
+    worker.apply(arguments, job["set"] | (job.get("set_on_rank_1", {}) if dist.get_rank() == 1 else {}))
     arguments["trainer"].callbacks = [faults, steps]
     if "stop_at" in job:
         arguments["trainer"].callbacks.append(worker.StopAt(job["stop_at"], 0))
-    save_attempts.RETRY_AFTER_S = 0.0
+    save_attempts.RETRY_AFTER_S = job.get("retry_after_s", 0.0)
     try:
-        train(**arguments)
+        with first_write(**job.get("first_write", {})):
+            train(**arguments)
     except UserError as error:
         if not job.get("may_fail"):
             raise

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.faults import Job, losses, recipe_arguments
 from cosmos1.checkpoint.folders import complete_checkpoints
 from cosmos1.training import watchdog
+from cosmos1.training.metrics import read_metrics
 from tests.distributed.launching import checkpoint_folder, job, kill, log_tail, series, start_ranks, wait
 
 pytestmark = pytest.mark.distributed
@@ -18,6 +19,8 @@ pytestmark = pytest.mark.distributed
 SAVE, SPIKE, WINDOW = "log.ckpt.every_n_train_steps", "trainer.spike.factor", "trainer.spike.window"
 HANG = {"trainer.hang.floor_s": 1.0, "trainer.hang.patience_s": 60.0}
 LOUD = {"trainer.max_steps": 10, SPIKE: 20.0, WINDOW: 10, "model.loud_steps": [6, 8]}
+# Four held-out samples: two replicas with micro batches of three see two of them twice.
+HELD_OUT = {"trainer.max_steps": 1, "trainer.val_check_interval": 1, "data.global_batch_size": 6}
 JOBS = {
     "spikes": (LOUD, {}),
     "spikes_stopped": (LOUD, {"stop_at": 7}),
@@ -31,10 +34,27 @@ JOBS = {
     "damaged": ({"trainer.max_steps": 4, SAVE: 2}, {}),
     "straggler": ({"trainer.max_steps": 6}, {"slow_data": dict.fromkeys(range(2, 7), 0.3)}),
     "patient": ({"trainer.max_steps": 8} | HANG, {"slow_callback": {"6": 3.0}}),
+    "last_but_one": ({"trainer.max_steps": 6, SAVE: 5}, {"first_write": {"seconds": 1.5, "fails": True}}),
+    "save_last_off": (
+        {"trainer.max_steps": 6, SAVE: 4, "log.ckpt.save_last": False},
+        {"first_write": {"fails": True}, "retry_after_s": 60.0},
+    ),
+    "ended_while_saving": (
+        LOUD | {"model.loud_steps": [6, 7], "trainer.max_bad_steps": 2, SAVE: 5} | HANG,
+        {"first_write": {"seconds": 5.0}, "may_fail": True},
+    ),
+    "lost_record": ({"trainer.max_steps": 4, SAVE: 2}, {}),
+    "other_data": (
+        {"trainer.max_steps": 1},
+        {"set_on_rank_1": {"data.validation_fraction": 0.5}, "may_fail": True},
+    ),
+    "held_out_by_ones": (HELD_OUT | {"data.micro_batch_size": 1}, {}),
+    "held_out_by_threes": (HELD_OUT | {"data.micro_batch_size": 3}, {}),
 }
 AGAIN = {
     "spikes_stopped": (LOUD, {}),
     "damaged": ({"trainer.max_steps": 6, SAVE: 6}, {}),
+    "lost_record": ({"trainer.max_steps": 6, SAVE: 6}, {}),
     # The last one, since it ends the processes.
     "stuck": (
         {"trainer.max_steps": 9, "trainer.hang.floor_s": 5.0, "trainer.hang.patience_s": 60.0},
@@ -80,6 +100,8 @@ def again(first, latents, log_dir, tmp_path_factory):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
+    record = checkpoint_folder(log_dir, "lost_record", 4) / "context" / "recipe.yaml"
+    record.write_bytes(bytes(len(record.read_bytes())))  # as a power failure leaves it
     folder = tmp_path_factory.mktemp("again") / "ranks"
     ranks = start(AGAIN, latents, log_dir, folder)
     try:
@@ -121,6 +143,29 @@ def test_a_run_that_cannot_save_for_long_ends(first):
     assert "step=5" in first[0]["away_too_long"]["message"]
 
 
+def test_a_last_save_is_tried_although_the_one_before_it_fails(first, log_dir):
+    assert "Stale file handle" in first[1]
+    for name in ("last_but_one", "save_last_off"):
+        assert [saved.step for saved in complete_checkpoints(log_dir / name / "run" / "checkpoints")] == [6], name
+
+
+def test_a_run_of_bad_steps_waits_for_its_checkpoint(first, log_dir):
+    assert "2 consecutive steps" in first[0]["ended_while_saving"]["message"]
+    assert checkpoint_folder(log_dir, "ended_while_saving", 5)
+
+
+def test_ranks_that_see_different_data_are_refused(first):
+    assert first[0]["other_data"]["error"] == "ConfigError"
+    for words in ("rank 0 has 16 for training and 4 held out", "rank 1 has 12 for training and 8 held out"):
+        assert words in first[0]["other_data"]["message"]
+
+
+def test_the_held_out_loss_counts_every_sample_once(first, log_dir):
+    values = [read_metrics(log_dir / f"held_out_by_{n}" / "run" / "metrics.jsonl")[-1] for n in ("ones", "threes")]
+    losses = [{key: value for key, value in row.items() if key.startswith("val_loss")} for row in values]
+    assert len(losses[0]) > 2 and losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_a_rank_that_waits_for_its_data_is_named(first):
     named = [line for line in first[1].splitlines() if line.startswith("straggler: rank 1") and "data" in line]
     assert named and "per step for its data, the median rank 0.0" in named[0]
@@ -133,13 +178,15 @@ def test_a_slow_callback_of_one_rank_is_no_hang(first, log_dir):
 
 
 def test_a_damaged_checkpoint_is_set_aside(again, log_dir):
-    statuses, texts = again
+    _, texts = again
     assert "WARNING: checkpoint" in texts[0] and "is damaged" in texts[0] and ".damaged" in texts[0]
     assert "step=2 at step 2" in texts[0]
-    names = sorted(path.name for path in (log_dir / "damaged" / "run" / "checkpoints").iterdir())
-    assert [name.split("step=")[1] for name in names] == ["2", "4.damaged", "6"]
+    assert "recipe.yaml is damaged" in texts[0]
     undisturbed = series(log_dir, "away", "loss")
-    assert series(log_dir, "damaged", "loss") == {step: undisturbed[step] for step in range(1, 7)}
+    for run in ("damaged", "lost_record"):
+        names = sorted(path.name for path in (log_dir / run / "run" / "checkpoints").iterdir())
+        assert [name.split("step=")[1] for name in names] == ["2", "4.damaged", "6"]
+        assert series(log_dir, run, "loss") == {step: undisturbed[step] for step in range(1, 7)}
 
 
 def test_a_hang_ends_and_names_the_rank(again, log_dir):

@@ -27,11 +27,16 @@ def go_on(log_dir, **changes):
 def continue_with(log_dir, stopped: dict, recipe: dict):
     """The folder that a run takes where one of recipe ``stopped`` has a checkpoint."""
     process_groups.initialize(MegatronStrategy())
-    record = log_dir / "default" / "run" / "checkpoints" / folder_name(0, 2) / "context" / "recipe.yaml"
-    record.parent.mkdir(parents=True)
-    record.write_text(yaml.safe_dump(stopped))
+    write_record(log_dir, 2, yaml.safe_dump(stopped))
     log = Logger(log_dir=str(log_dir), version="run")
     return choose_run_folder(log, True, recipe)
+
+
+def write_record(log_dir, step: int, text: str) -> None:
+    context = log_dir / "default" / "run" / "checkpoints" / folder_name(0, step) / "context"
+    context.mkdir(parents=True)
+    (context / "checksums.json").write_text("{}")
+    (context / "recipe.yaml").write_text(text)
 
 
 def recipe(lora: LoRA | None, allow_missing=(), data=None) -> dict:
@@ -78,3 +83,11 @@ def test_a_class_may_move_to_another_module(tmp_path):
     stopped["data"]["_target_"] = "cosmos1.data.modules.latent_folder.OtherDataModule"
     with pytest.raises(ConfigError, match="its data is OtherDataModule, this one's LatentFolderDataModule"):
         continue_with(tmp_path / "other", stopped, now)
+
+
+def test_an_older_record_counts_where_the_newest_cannot_be_read(tmp_path):
+    write_record(tmp_path, 4, "\0\0\0\0")
+    assert continue_with(tmp_path, recipe(STOPPED), recipe(STOPPED)).name == "run"
+    write_record(tmp_path / "other", 4, "- no settings")
+    with pytest.raises(ConfigError, match="its model_transform is LoRA, this one's None"):
+        continue_with(tmp_path / "other", recipe(STOPPED), recipe(None))
