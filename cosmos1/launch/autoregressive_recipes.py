@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers that the autoregressive recipes share. A recipe is a pure value: nothing is read, downloaded or allocated."""
 
+from copy import deepcopy
 from typing import Literal
 
 import nemo_run as run
@@ -37,7 +38,7 @@ def autoregressive_recipe(size: Literal["4b", "12b", "5b", "13b", "tiny", "tiny_
         train,
         model=run.Config(
             AutoregressiveModel,
-            config=run.Config(GPTConfig, recompute_granularity=None if tiny else "selective", **SIZES[size]),
+            config=run.Config(GPTConfig, recompute_granularity=None if tiny else "selective", **deepcopy(SIZES[size])),
             objective=run.Config(NextTokenObjective, num_unscored_frames=0, text_dropout=0.0),
             tokenizer="dct_fsq" if tiny else "cosmos_dv",
             compression_factor=[8, 16, 16],

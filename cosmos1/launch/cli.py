@@ -13,10 +13,13 @@ import difflib
 import enum
 import logging
 import os
+import pydoc
+import re
 import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 # NeMo-Run would execute any workspace.py it finds in the current directory or above; it reads this when imported.
@@ -106,19 +109,33 @@ class RecipeContext(run.cli.RunContext):
 
     def _base_recipe(self, fn: Callable, files: List[str], **default_kwargs: Any) -> run.Partial:
         """What the factory and the settings files give, before the settings of the command line."""
+        self._check_factory(fn)
         try:
+            if self.yaml and (table := _stored_table(self.yaml)):
+                if files:
+                    raise ConfigError(
+                        f"--yaml {self.yaml} is a whole recipe; give --factory, or settings, with {files[0]}"
+                    )
+                self.factory = self.yaml  # the recipe's name in what is printed
+                return _buildable(table)
             return super().parse_fn(fn, files, **default_kwargs)
         except Exception as error:
-            if str(error).startswith("No matching factory"):
-                hint = suggestion(self.factory.split("(")[0], factory_names(fn))
-                raise ConfigError(f'no factory "{self.factory}"{hint} (given: --factory {self.factory})') from error
             typed = [*files, *([f"--yaml {self.yaml}"] if self.yaml else [])]
-            if isinstance(self.factory, str) and "(" in self.factory:
+            if isinstance(self.factory, str) and re.search(r"[(.]", self.factory):
                 typed.append(f"--factory {self.factory}")
             if not typed or isinstance(error, UserError):
                 raise  # a defect of the recipe, not of the command
             reason = str(getattr(error, "reason", error)).splitlines()[0]
             raise ConfigError(f"{reason.split(' (Argument:')[0]} (given: {', '.join(typed)})") from error
+
+    def _check_factory(self, fn: Callable) -> None:
+        """Refuse what is no registered factory: NeMo-Run would call any function of the script, as `train`."""
+        typed = _typer_context().params.get("factory")
+        if typed is None:
+            return
+        name, known = typed.split("(")[0], factory_names(fn)
+        if name not in known and "." not in name:
+            raise ConfigError(f'no factory "{typed}"{suggestion(name, known)} (given: --factory {typed})')
 
     def _parse_launcher(self, args: List[str]) -> None:
         if args and under_torchrun():
@@ -164,6 +181,32 @@ class RecipeContext(run.cli.RunContext):
         failed = {name: state for name, state in states.items() if state != "SUCCEEDED"}
         if failed:
             raise RuntimeError(f"the job did not succeed: {failed}")
+
+
+def _stored_table(path: str) -> Optional[Dict[str, Any]]:
+    """What --to-yaml wrote; None for a file of settings, or one that NeMo-Run shall complain about."""
+    import yaml
+
+    try:
+        table = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return table if isinstance(table, dict) and "_partial_" in table else None
+
+
+def _buildable(value: Any) -> Any:
+    """The inverse of --to-yaml; NeMo-Run's own reader leaves objects in lists as tables."""
+    if isinstance(value, list):
+        return [_buildable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    arguments = {name: _buildable(item) for name, item in value.items() if name not in ("_target_", "_partial_")}
+    if "_target_" not in value:
+        return arguments
+    target = pydoc.locate(value["_target_"])
+    if target is None:
+        raise ConfigError(f"no {value['_target_']} here; the recipe in the file was written by another version")
+    return (run.Partial if value.get("_partial_") else run.Config)(target, **arguments)
 
 
 def resolved_recipe(recipe: fdl.Buildable) -> Dict[str, Any]:

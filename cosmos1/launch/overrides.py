@@ -7,10 +7,13 @@ are parsed by the annotation of the parameter and nothing else: NeMo-Run alone w
 function of the script, and `path=weights.pt` as a module to import.
 """
 
+import copy
 import dataclasses
 import difflib
 import inspect
+import math
 import re
+import sys
 import types
 import typing
 from pathlib import Path
@@ -25,7 +28,8 @@ from nemo_run.config import get_type_namespace
 
 from cosmos1.errors import ConfigError, suggestion
 
-OVERRIDE = re.compile(r"([A-Za-z_][\w.\[\]]*)\s*([-+*/|&]?=)\s*(.*)", re.DOTALL)
+STEP = r"[A-Za-z_]\w*(?:\[\w*\])*"
+OVERRIDE = re.compile(rf"({STEP}(?:\.{STEP})*)\s*([-+*/|&]?=)\s*(.*)", re.DOTALL)
 TYPE_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
@@ -44,13 +48,15 @@ def apply_override(recipe: fdl.Buildable, override: str) -> None:
     parent, name = _find(recipe, key, given)
     annotation = _annotation(parent, name)
     try:
-        if _is_plain(annotation):
-            value = parse_value(text, annotation)
-            if operation != "=":
-                value = PythonicParser().apply_operation(Operation(operation), getattr(parent, name), value)
-            setattr(parent, name, value)
-        else:
-            parse_cli_args(parent, [f"{name}{operation}{text}"])
+        if not _is_plain(annotation):
+            return _set_object(parent, name, operation, text)
+        value = parse_value(text, annotation)
+        if operation != "=":
+            value = _combined(_old_value(parent, name), operation, value, annotation)
+        _check_finite(value)
+        setattr(parent, name, value)
+    except ConfigError as error:
+        raise ConfigError(f"{key} {error} {given}") from error
     except (CLIException, TypeError, ValueError, AttributeError, LookupError) as error:
         raise ConfigError(f"{key} {_needs(annotation, text, error)} {given}") from error
 
@@ -64,6 +70,52 @@ def walk(value: Any, path: str = "") -> Iterator[Tuple[str, fdl.Buildable]]:
     elif isinstance(value, (list, tuple)):
         for index, child in enumerate(value):
             yield from walk(child, f"{path}[{index}]")
+
+
+def _old_value(parent: fdl.Buildable, name: str) -> Any:
+    """A copy of what an operation starts from: ``+=`` works in place, and a list may be the default of every recipe."""
+    old = copy.copy(_child(parent, name))
+    if old is None:
+        raise ConfigError("has no value yet; write = instead")
+    return old
+
+
+def _combined(old: Any, operation: str, new: Any, annotation: Any) -> Any:
+    """What an operation makes of a plain value; a division leaves an integer setting an integer."""
+    refusal = f"is {old!r}, which {operation}{new!r} cannot change"
+    try:
+        value = PythonicParser().apply_operation(Operation(operation), old, new)
+    except CLIException as error:
+        raise ConfigError(f"{refusal}; write = and the whole value") from error
+    members = typing.get_args(annotation) or (annotation,)
+    if isinstance(value, float) and int in members and float not in members:
+        if not value.is_integer():
+            raise ConfigError(f"{refusal}: it needs an integer, and that would be {value}")
+        return int(value)
+    return value
+
+
+def _check_finite(value: Any) -> None:
+    """What is no number passes every comparison in a setting's own check, and shows as losses that are none."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+        raise ConfigError(f"would be {value}; numbers must be finite")
+
+
+def _set_object(parent: fdl.Buildable, name: str, operation: str, text: str) -> None:
+    """Let NeMo-Run read what is no plain value. It takes a word that names no object for a text."""
+    old = _child(parent, name)
+    if operation != "=":
+        setattr(parent, name, _old_value(parent, name))
+    parse_cli_args(parent, [f"{name}{operation}{text}"])
+    if isinstance(old, fdl.Buildable) and isinstance(getattr(parent, name), (str, int, float, list, dict)):
+        setattr(parent, name, old)
+        of_script = [word for word, value in vars(sys.modules["__main__"]).items() if _makes_config(value)]
+        raise ConfigError(f'cannot be set to "{text}", which is no object{suggestion(text, of_script)}')
+
+
+def _makes_config(value: Any) -> bool:
+    return inspect.isfunction(value) and typing.get_origin(value.__annotations__.get("return")) is Config
 
 
 def factory_names(*targets: Any) -> List[str]:

@@ -93,10 +93,10 @@ def with_data(recipe: run.Partial, size: str, module: type, path: str, **setting
 
 def with_new_layers(recipe: run.Partial, size: str, names: list[str], lr_multiplier: float) -> None:
     """``names`` begin the names of weights that the checkpoint of the base network may lack. In the full-size recipes they
-    learn ``lr_multiplier`` times as fast as what is already trained."""
-    recipe.resume.restore_config.allow_missing = names
+    learn ``lr_multiplier`` times as fast as what is already trained. Each setting has a list of its own."""
+    recipe.resume.restore_config.allow_missing = list(names)
     if not size.startswith("tiny"):
-        recipe.optim.new_layers = run.Config(NewLayers, names=names, lr_multiplier=lr_multiplier)
+        recipe.optim.new_layers = run.Config(NewLayers, names=list(names), lr_multiplier=lr_multiplier)
 
 
 def energon_shards() -> run.Config[EnergonDataModule]:

@@ -32,7 +32,7 @@ def tokenizer_change(size: Literal["7b", "14b", "tiny"]) -> run.Partial:
     recipe.model.config.temporal_factor = 4
     recipe.data.path = "demo_output/latents_4x8x8" if tiny else "cached_dataset_4x8x8"
     latent_layers = ["x_embedder.", "final_layer.linear."]
-    recipe.resume.restore_config.reinitialize = latent_layers
+    recipe.resume.restore_config.reinitialize = list(latent_layers)
     recipe.optim.new_layers = run.Config(
         NewLayers, names=latent_layers, lr_multiplier=1.0 if tiny else 10.0, alone_steps=50 if tiny else 1000
     )

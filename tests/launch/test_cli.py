@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exit statuses, messages and the dry run of the command line, seen from outside as a shell sees them."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Union
 
+import fiddle as fdl
 import nemo_run as run
 import pytest
+import yaml
+from nemo_run.core.serialization.yaml import YamlSerializer
 
 from cosmos1.errors import ConfigError
-from cosmos1.launch.cli import flat_recipe, resolved_recipe
+from cosmos1.launch.cli import _buildable, flat_recipe, resolved_recipe
 from cosmos1.launch.overrides import apply_override
 
 REPOSITORY = Path(__file__).parents[2]
@@ -97,6 +101,11 @@ def command(tmp_path_factory):
             ["--factory", "tiny_text2word"],
             'no factory "tiny_text2word"; did you mean "tiny_text2world"? (given: --factory tiny_text2word)',
         ),
+        (["--factory="], 'no factory ""; there is: bring_your_data, tiny_text2world (given: --factory )'),
+        (
+            ["--factory", "train"],
+            'no factory "train"; there is: bring_your_data, tiny_text2world (given: --factory train)',
+        ),
         (["--factory", "bring_your_data"], "data.path has no value in this recipe; add data.path=VALUE to the command"),
         (["trainer.fail=data"], "clip.mp4: 3 frames found, 9 needed"),
         (["trainer.max_steps=-1"], "max_steps is -1; it must not be negative"),
@@ -137,6 +146,12 @@ def test_dry_run_and_help(command):
     ]
     status, output, _ = command("--help")
     assert status == 0 and "--dryrun" in output and "bring_your_data" in output
+
+
+def test_a_recipe_that_was_written_is_read_again(command):
+    assert command("--to-yaml", "stored.yaml", "trainer.max_steps=9")[0] == 0
+    status, output, _ = command("--yaml", "stored.yaml", "--yes", "data.path=there")
+    assert status == 0 and "trained 9 steps on there" in output and "recipe: stored.yaml" in output
 
 
 @pytest.mark.distributed
@@ -193,6 +208,7 @@ def recipe():
         ("optim.weights={'bridge':2}", "optim.weights", {"bridge": 2.0}),
         ("optim.loose=[1,2]", "optim.loose", [1, 2]),
         ("callbacks[1].lr*=10", "callbacks[1].lr", 1e-3),
+        ("callbacks[1].betas+=[0.5]", "callbacks[1].betas", [0.9, 0.95, 0.5]),
         ("run_name=os.getcwd", "run_name", "os.getcwd"),
         ("train_on=${HOME}/pytest", "train_on", "${HOME}/pytest"),
         ("train_on=''", "train_on", ""),
@@ -218,6 +234,12 @@ def test_override_sets_the_value(recipe, override, key, value):
         ("optim.config.betas=1,2", "needs a list such as [0.5,1], each item a number"),
         ("optim.config=Nothing", 'optim.config cannot be set to "Nothing"'),
         ("train_on=", "no value after train_on=; write train_on='' for an empty text"),
+        ("optim..loose=1", '"optim..loose=1" is no option and no setting'),
+        ("optim.config.lr=nan", "optim.config.lr would be nan; numbers must be finite (given: optim.config.lr=nan)"),
+        ("optim.weights={'bridge':1e999}", "optim.weights would be {'bridge': inf}; numbers must be finite"),
+        ("optim.config.lr/=0", "optim.config.lr is 0.0001, which /=0.0 cannot change"),
+        ("optim.warmup+=1", "optim.warmup has no value yet; write = instead"),
+        ("callbacks[0].betas-=[0.9]", "callbacks[0].betas is [0.9, 0.95], which -=[0.9] cannot change; write = and"),
         ("train_on", '"train_on" is no option and no setting; write name=value'),
     ],
 )
@@ -227,6 +249,61 @@ def test_override_refuses_with_a_remedy(recipe, override, message):
         apply_override(recipe, override)
     assert message in str(caught.value)
     assert resolved_recipe(recipe) == before
+
+
+def test_an_integer_stays_one(recipe):
+    recipe.optim.warmup = 8
+    apply_override(recipe, "optim.warmup/=2")
+    assert recipe.optim.warmup == 4 and type(recipe.optim.warmup) is int
+    with pytest.raises(ConfigError, match=r"optim.warmup is 4, which /=3 cannot change: it needs an integer"):
+        apply_override(recipe, "optim.warmup/=3")
+
+
+def test_a_word_is_no_object(recipe):
+    recipe.optim.loose = run.Config(Adam)
+    with pytest.raises(ConfigError, match='optim.loose cannot be set to "energon_shard", which is no object'):
+        apply_override(recipe, "optim.loose=energon_shard")
+    assert recipe.optim.loose == run.Config(Adam)
+
+
+def test_operations_leave_other_recipes_and_settings_alone(recipe):
+    shared = ["a"]
+    recipe.optim.tag, recipe.optim.loose = shared, shared
+    apply_override(recipe, "optim.tag+=['b']")
+    assert (recipe.optim.tag, recipe.optim.loose) == (["a", "b"], ["a"])
+    apply_override(recipe, "optim.loose+=['c']")
+    assert (recipe.optim.loose, shared) == (["a", "c"], ["a"])
+
+
+@pytest.mark.parametrize(
+    "path", sorted(REPOSITORY.glob("recipes/[ad]*/*.py")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_no_two_settings_of_a_recipe_are_one_list(path):
+    """Nor do two recipes: what changes one in place would change the other."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    factories = [make for make in vars(module).values() if getattr(make, "__factory__", False)]
+    made = [make() for make in factories for _ in range(2)]
+    assert made
+    found = [part for recipe in made for part in lists_of(recipe)]
+    assert len({id(part) for part in found}) == len(found)
+
+
+def lists_of(value):
+    if isinstance(value, fdl.Buildable):
+        value = fdl.ordered_arguments(value)
+    elif isinstance(value, (list, dict)):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+        yield from lists_of(child)
+
+
+def test_a_stored_recipe_keeps_its_objects_in_lists(recipe):
+    stored = yaml.safe_load(YamlSerializer().serialize(recipe))
+    assert _buildable(stored) == recipe
+    with pytest.raises(ConfigError, match="no nowhere.Adam here"):
+        _buildable({"_target_": "nowhere.Adam"})
 
 
 def test_resolved_recipe_is_complete_and_plain(recipe):
