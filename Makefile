@@ -18,7 +18,7 @@ $(VENV)/.installed: setup.py
 	@touch $@
 
 demo: $(VENV)/.installed
-	@$(BIN)/python recipes/demo.py --output_path $(OUTPUT) $(if $(RAW_DATA),--raw_data $(RAW_DATA))
+	@$(BIN)/python recipes/demo.py --output_path "$(OUTPUT)" $(if $(RAW_DATA),--raw_data "$(RAW_DATA)")
 
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest
@@ -28,5 +28,5 @@ lint: $(VENV)/.installed
 	@$(BIN)/ruff format --check .
 
 bench: $(VENV)/.installed
-	@$(BIN)/python benchmarks/make_latents.py $(OUTPUT)/bench_latents --latent_shape 16 3 12 16 --num_samples 32
-	@$(BIN)/python benchmarks/layouts.py --data $(OUTPUT)/bench_latents --group tiny-fp32 --num_gpus 2
+	@$(BIN)/python benchmarks/make_latents.py "$(OUTPUT)/bench_latents" --latent_shape 16 3 12 16 --num_samples 32
+	@$(BIN)/python benchmarks/layouts.py --data "$(OUTPUT)/bench_latents" --group tiny-fp32 --num_gpus 2

@@ -49,8 +49,13 @@ def download(model: str, output: Path | None = None) -> Path:
     Raises:
         CheckpointError: see :func:`locate`.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
+    if output is not None and constants.HF_HUB_OFFLINE:  # the hub's library would return any folder that is there
+        raise CheckpointError(
+            f"HF_HUB_OFFLINE is set, so nothing of {model} can be put into {output}; unset it, or leave the output away to "
+            "find what HF_HOME has"
+        )
     model_id = model if "/" in model else f"{_OWNER}/{model}"
     try:
         return Path(snapshot_download(model_id, allow_patterns=_patterns(model_id), local_dir=output))

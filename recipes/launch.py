@@ -98,7 +98,8 @@ def manage(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     record = find_record(options.id)
     executor = load_executor(record.executor)
-    executor.require(record.profile)
+    if executor.asks_client:
+        executor.require(record.profile)
     if options.action == "status":
         return print_states(executor, record)
     if options.action == "logs":

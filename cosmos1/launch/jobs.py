@@ -61,7 +61,7 @@ class Record:
 
 
 class JobLost(UserError):
-    """A job was launched, and its executor has not known it for a while; the exit status is 1, as of a failed job."""
+    """A job was launched, and its executor does not know it, or its log, any more; status 1, as of a failed job."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class JobState:
 
 def launches_dir() -> Path:
     """Records and local logs; beside NeMo-Run's experiments."""
-    return Path(os.environ.get("NEMORUN_HOME", "~/.nemo_run")).expanduser() / "launches"
+    return Path(os.environ.get("NEMORUN_HOME", "~/.nemo_run")).expanduser().absolute() / "launches"
 
 
 def find_record(job_id: str) -> Record:
@@ -105,7 +105,7 @@ def make_job(command: List[str], profile: Profile, name: Optional[str], **option
         raise ConfigError(f'--name "{name}" needs lower-case letters, digits and hyphens, at most 40, a letter first')
     job_id = f"{name}_{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() // 1_000_000 % 1000:03d}"
     is_training = "cosmos1.launch.cli" in script.read_text()
-    if is_training and not any(argument.startswith("log.version=") for argument in command):
+    if is_training and not any(re.match(r"log\.version\s*=", argument) for argument in command):
         command = [*command, f"log.version={job_id}"]
     return Job(name, job_id, command, profile, **options)
 

@@ -14,7 +14,7 @@ import dataclasses
 import os
 import typing
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 from cosmos1.errors import ConfigError, suggestion
 from cosmos1.launch.profiles import PROFILES, Profile
@@ -51,6 +51,8 @@ def choose_profile(
     profile_class = PROFILES[named]
     hints = typing.get_type_hints(profile_class)
     types = {field.name: hints[field.name] for field in dataclasses.fields(profile_class)}
+    for key in table.keys() & {key for key, annotation in types.items() if annotation == Dict[str, str]}:
+        table[key] = _table(name, file, _load_texts)[key]
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
@@ -61,13 +63,13 @@ def choose_profile(
     return named, profile
 
 
-def read_profiles(file: str) -> Dict[str, Dict[str, Any]]:
-    """The tables of a profile file by name."""
+def read_profiles(file: str, load_yaml: Optional[Callable[[str], Any]] = None) -> Dict[str, Dict[str, Any]]:
+    """The tables of a profile file by name; ``load_yaml`` reads it in place of yaml.safe_load if it is no TOML."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise ConfigError(f"no profile file {path}; docs/launching.md shows one, --profile-file names another")
     try:
-        tables = _load(path)
+        tables = _load(path, load_yaml)
     except ValueError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
@@ -75,7 +77,7 @@ def read_profiles(file: str) -> Dict[str, Dict[str, Any]]:
     return tables
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, load_yaml: Optional[Callable[[str], Any]]) -> Any:
     if path.suffix == ".toml":
         try:
             import tomllib
@@ -85,16 +87,29 @@ def _load(path: Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        return (load_yaml or yaml.safe_load)(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def _table(name: str, file: Optional[str]) -> Dict[str, Any]:
+def _load_texts(text: str) -> Any:
+    """YAML in which values stay as they were typed: an environment's 0123 is not 83, nor its 10:30 a number of minutes."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in rules if tag.endswith((":null", ":merge"))]
+            for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    return yaml.load(text, Loader)
+
+
+def _table(name: str, file: Optional[str], load_yaml: Optional[Callable[[str], Any]] = None) -> Dict[str, Any]:
     if file is None:
         yaml_file = DEFAULT_FILE.replace(".toml", ".yaml")
         file = yaml_file if os.path.exists(os.path.expanduser(yaml_file)) else DEFAULT_FILE
-    tables = read_profiles(file)
+    tables = read_profiles(file, load_yaml)
     if name not in tables:
         raise ConfigError(f'no profile "{name}" in {file}{suggestion(name, list(tables))}')
     return dict(tables[name])
@@ -106,7 +121,7 @@ def _parse(text: str, annotation: Any) -> Any:
     if _plain_type(annotation) is str:
         return text
     try:
-        return yaml.safe_load(text)
+        return _load_texts(text) if annotation == Dict[str, str] else yaml.safe_load(text)
     except yaml.YAMLError:
         return text
 
@@ -130,9 +145,11 @@ def _checked(key: str, value: Any, types: Dict[str, Any], where: str) -> Any:
     if expected is list and items == (str,) and not all(isinstance(item, str) for item in value):
         raise ConfigError(f"{key} in {where} needs {TYPE_WORDS[list]}, got {value!r}")
     if expected is dict and items == (str, str):
-        return {name: _text(item) for name, item in value.items()}
+        return {name: _text(item, f"{key}.{name} in {where}") for name, item in value.items()}
     return value
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, path: str) -> str:
+    if value is None or isinstance(value, (list, dict)):
+        raise ConfigError(f"{path} needs a text, got {'nothing' if value is None else value}; write {{NAME: value}}")
     return str(value).lower() if isinstance(value, bool) else str(value)

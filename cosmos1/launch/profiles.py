@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where and how a job runs: one dataclass per executor. Its fields are the keys of a profile file."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
@@ -43,10 +44,15 @@ class Profile:
         return self.processes_per_node or self.gpus_per_node or 1
 
     def validate(self) -> None:
-        for name in ("nodes", "save_seconds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} in the profile; it must be 1 or more")
+        for name, least in (("nodes", 1), ("save_seconds", 1), ("processes_per_node", 1), ("gpus_per_node", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name}={value} in the profile; it must be {least} or more")
         for name in self.env:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ConfigError(
+                    f'env "{name}" in the profile is no name of a variable; write NAME = "value", or --set \'env={{NAME: value}}\''
+                )
             if re.fullmatch(SECRET_NAME, name, re.IGNORECASE):
                 raise ConfigError(
                     f"env.{name} in the profile would be written into a script; export {name} in the shell that "
@@ -98,12 +104,19 @@ class SlurmProfile(Profile):
     job_dir: Optional[str] = None
     """Folder on the cluster for scripts and logs; needed with host."""
 
+    def __post_init__(self) -> None:
+        if self.workdir and not self.host:  # the scripts start in folders of their own
+            self.workdir = os.path.abspath(os.path.expanduser(self.workdir))
+
     def validate(self) -> None:
         super().validate()
         if self.host and not (self.user and self.job_dir and self.workdir):
             raise ConfigError(
                 "host in the profile needs user, job_dir and workdir (a checkout on the cluster) beside it"
             )
+        for name in ("job_dir", "workdir"):
+            if self.host and not getattr(self, name).startswith("/"):
+                raise ConfigError(f"{name}={getattr(self, name)} in the profile; with host it must start with /")
 
 
 @dataclass

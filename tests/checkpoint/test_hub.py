@@ -81,6 +81,11 @@ def test_offline_with_the_files(tmp_path):
     assert (result.returncode, result.stdout.strip()) == (0, str(snapshot)), result.stderr
 
 
+def test_offline_into_a_folder_that_is_there(tmp_path):
+    result = run_hub(tmp_path, "--output", str(tmp_path), HF_HUB_OFFLINE="1")
+    assert (result.returncode, result.stdout) == (2, "") and "HF_HUB_OFFLINE is set, so nothing of" in result.stderr
+
+
 @pytest.mark.parametrize(
     "status, code, token, words",
     [

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.launching import RECIPE, SECRETS, call
+from cosmos1.launch.executors import base
+from cosmos1.launch.executors.kubeflow import Kubeflow
+from cosmos1.launch.jobs import Record
+from tests.launch.launching import RECIPE, SECRETS, call, launch_module
 
 PROFILES = str(Path(__file__).parent / "profiles.yaml")
 CLIENT = """#!/bin/sh
@@ -88,6 +91,48 @@ def test_a_detached_job_is_looked_after(client, profile, answer, submitted, canc
     assert ended.returncode == 0 and cancelled in calls
     if profile == "kubeflow":
         assert "kind: TrainJob" in (tmp_path / "manifest").read_text()
+
+
+@pytest.mark.parametrize(
+    ("profile", "answer"),
+    [
+        ("docker", "error: no such object: cosmos1-general_1"),
+        ("kubeflow", 'Error from server (NotFound): trainjobs.trainer.kubeflow.org "general-1" not found'),
+    ],
+)
+def test_a_job_that_was_removed_is_no_mistake_of_the_command(client, profile, answer, tmp_path):
+    assert launch(client, profile, "--detach")[0].returncode == 0
+    failing = CLIENT.replace('cat "$HOME/answer"', f"echo '{answer}' >&2; exit 1")
+    failing = failing.replace('echo "the log"', "exit 1").replace("*inspect* | *queue* | *get*", "*inspect* | *get*")
+    for program in ("docker", "kubectl"):
+        (tmp_path / "bin" / program).write_text(failing)
+    ended, _ = client("status", "general")
+    assert ended.returncode == 1 and "UNKNOWN" in ended.stdout and "exit status" not in ended.stdout
+    ended, _ = client("logs", "general")
+    assert ended.returncode == 1 and "has no log of" in ended.stderr
+
+
+def test_a_trainjob_is_waited_for_until_its_pods_have_come_and_gone(tmp_path, monkeypatch, capfd):
+    """Call after call: no pod, one line, all lines; the job is over at the third question."""
+    (tmp_path / "kubectl").write_text(
+        r"""#!/bin/sh
+cd "$(dirname "$0")"; echo >>"$1"; n=$(wc -l <"$1")
+case "$1$n" in
+    logs1) echo "No resources found" >&2 ;;
+    logs2) printf '[pod/a] 1\n[pod/a] 1\n[pod/a] \351\n' ;;
+    logs*) printf '[pod/a] 1\n[pod/a] 1\n[pod/a] \351\n[pod/b] 2\n' ;;
+    get[12]) echo '{}' ;;
+    get*) echo '{"status": {"conditions": [{"type": "Complete", "status": "True"}]}}' ;;
+esac
+"""
+    )
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(base, "PAUSE_S", 0.01)
+    record = Record("a_1", "a", "kubeflow", ["a-1"], [], {"namespace": "n", "nodes": 2})
+    assert launch_module().attend(Kubeflow(), record) == 0
+    lines = ["No resources found", "[pod/a] 1", "[pod/a] 1", "[pod/a] \N{REPLACEMENT CHARACTER}", "[pod/b] 2"]
+    assert capfd.readouterr().out.splitlines() == [*lines, "a-1  Complete  exit status 0"]
 
 
 def test_a_client_that_fails_is_quoted(client, tmp_path):

@@ -3,6 +3,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections import defaultdict
 
 import pytest
@@ -53,3 +55,12 @@ def test_the_recipe_is_told_as_many_processes_as_are_started(commands):
         processes = profile.nodes * profile.num_processes
         assert int(settings.get("trainer.num_nodes", 1)) * devices == processes, job.command
         assert int(settings.get("data.global_batch_size", 8)) % processes == 0, job.command
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_takes_folders_with_spaces():
+    command = ["make", "--dry-run", "demo", "bench", "RAW_DATA=my videos", "OUTPUT=my output"]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    [demo] = [shlex.split(line) for line in lines if "recipes/demo.py" in line]
+    assert demo[-4:] == ["--output_path", "my output", "--raw_data", "my videos"]
+    assert sum("my output/bench_latents" in shlex.split(line) for line in lines if "benchmarks/" in line) == 2

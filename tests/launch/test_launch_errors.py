@@ -12,7 +12,7 @@ import pytest
 
 from cosmos1.errors import ConfigError
 from cosmos1.launch.executors import slurm
-from cosmos1.launch.jobs import find_record, make_job, refuse_secrets
+from cosmos1.launch.jobs import Job, JobState, Record, find_record, make_job, refuse_secrets
 from cosmos1.launch.profile_file import choose_profile
 from cosmos1.launch.profiles import PROFILES as PROFILE_CLASSES
 from tests.launch.launching import RECIPE, ROOT, call, launch_module
@@ -97,6 +97,12 @@ def test_mistakes_in_the_command(arguments, words, tmp_path):
         ("slurm", ["exclusive=1"], "exclusive in --set needs true or false, got 1"),
         ("slurm", ["setup=[1]"], "setup in --set needs a list of texts"),
         ("slurm", ["nodes=0"], "nodes=0 in the profile; it must be 1 or more"),
+        ("local", ["processes_per_node=-3"], "processes_per_node=-3 in the profile; it must be 1 or more"),
+        ("local", ["gpus_per_node=-4"], "gpus_per_node=-4 in the profile; it must be 0 or more"),
+        ("slurm", ["env={A=1}"], "env.A=1 in --set needs a text, got nothing"),
+        ("slurm", ["env={A: [1]}"], "env.A in --set needs a text, got ['1']"),
+        ("slurm", ["env={A-B: 1}"], 'env "A-B" in the profile is no name of a variable'),
+        ("slurm", ["host=h", "user=u", "job_dir=jobs", "workdir=/w"], "job_dir=jobs in the profile; with host it must"),
         ("slurm", ["nodes"], '--set "nodes" is no setting'),
         ("slurm", ["env={WANDB_API_KEY: x}"], 'name it in secrets: secrets = ["WANDB_API_KEY"]'),
         ("slurm", ["host=login"], "needs user, job_dir and workdir"),
@@ -109,6 +115,40 @@ def test_mistakes_in_a_profile(executor, changes, words):
     with pytest.raises(ConfigError) as caught:
         choose_profile(executor, None, None, changes)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "home", "words"),
+    [
+        ([], "/home/my runs", 'NEMORUN_HOME is "/home/my runs"'),
+        (["host=h", "user=u", "job_dir=/my jobs", "workdir=/w"], "/runs", 'job_dir is "/my jobs"'),
+        (["container_image=i", "workdir=/my code"], "/runs", 'workdir is "/my code"'),
+        (["workdir=/my code"], "/runs", None),
+    ],
+)
+def test_slurm_refuses_a_space_where_its_scripts_would_break(changes, home, words, monkeypatch):
+    monkeypatch.setenv("NEMORUN_HOME", home)
+    _, profile = choose_profile("slurm", None, None, changes)
+    job = Job("a", "a_1", ["recipe.py"], profile)
+    if words is None:
+        return slurm.Slurm().check(job)
+    with pytest.raises(ConfigError, match=words):
+        slurm.Slurm().check(job)
+
+
+def test_relative_folders_become_absolute(tmp_path):
+    """A job of Slurm starts in a folder of its own."""
+    options = ["--profile", "slurm_venv", "--profile-file", PROFILES, "--set", "workdir=code", "--dryrun"]
+    ended = call(tmp_path, *options, *RECIPE, NEMORUN_HOME="runs")
+    assert ended.returncode == 0, ended.stderr
+    assert f"cd {ROOT}/code\n" in ended.stdout and f"#SBATCH --output={ROOT}/runs/experiments/" in ended.stdout
+
+
+def test_a_version_that_was_given_stays(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, profile = choose_profile("local", None, None, [])
+    command = ["recipes/diffusion/general.py", "log.version = mine"]
+    assert make_job(command, profile, None).command == command
 
 
 def check_for_secrets(monkeypatch, executor: str, changes: list[str], arguments: list[str]) -> None:
@@ -186,6 +226,49 @@ def test_a_job_that_slurm_has_forgotten_ends_what_waits_for_it(tmp_path, monkeyp
     assert main(["status", "a"]) == 1 and "17  UNKNOWN" in capsys.readouterr().out
 
 
+def test_a_preempted_job_has_ended_once_it_has_left_the_queue():
+    assert slurm._ended("17", "PREEMPTED", "0:15") == JobState("17", "PREEMPTED", True, 1)
+    assert not slurm._ended("17", "SUSPENDED", "0:0").finished
+
+
+def test_logs_of_slurm_are_bytes_and_end_with_its_own_words(tmp_path, monkeypatch, capsys):
+    """The first poll cuts a character; another is none of UTF-8. The job fails between the polls."""
+    monkeypatch.setenv("NEMORUN_HOME", str(tmp_path))
+    monkeypatch.setattr(slurm, "POLL_S", 0.01)
+    folder = tmp_path / "experiments" / "a" / "a_1" / "a"
+    folder.mkdir(parents=True)
+    log = folder / "log-cosmos1.a_17_0.out"
+    (folder / "sbatch_cosmos1.a_17.out").write_text(
+        "hello\nsrun: error: n1: task 0: Out Of Memory\nslurmstepd: killed\n"
+    )
+    (folder / "sbatch_cosmos1.a_18.out").write_text("srun: of another job\n")
+    written = "loss \N{GREEK SMALL LETTER DELTA}".encode()
+    log.write_bytes(written[:-1])
+
+    def states(self, record):
+        yield [JobState("17", "RUNNING", False)]
+        log.write_bytes(written + b" \xe9 end\n")
+        yield [JobState("17", "OUT_OF_MEMORY", True, 1)]
+
+    answers = states(None, None)
+    monkeypatch.setattr(slurm.Slurm, "states", lambda self, record: next(answers))
+    slurm.Slurm().logs(Record("a_1", "a", "slurm", ["17"], [], {"host": None}), follow=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "loss \N{GREEK SMALL LETTER DELTA} \N{REPLACEMENT CHARACTER} end",
+        "srun: error: n1: task 0: Out Of Memory",
+        "slurmstepd: killed",
+    ]
+
+
+def test_a_local_job_is_looked_after_without_torchrun(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("NEMORUN_HOME", str(tmp_path))
+    Record("a_1", "a", "local", ["999999999"], [], {}).save()
+    main = launch_module().main
+    assert main(["status", "a"]) == 1 and "killed  exit status 1" in capsys.readouterr().out
+    assert main(["logs", "a"]) == 1 and "a_1.log is gone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -210,6 +293,14 @@ def test_a_profile_and_what_replaces_it(tmp_path):
     executor, profile = choose_profile("slurm", "a", str(tmp_path / "p.toml"), ["nodes=2", "time=00:10:00", "mem=0"])
     assert executor == "slurm" and (profile.nodes, profile.num_processes, profile.time) == (2, 4, "00:10:00")
     assert profile.env == {"A": "1", "B": "true"} and profile.mem == "0"
+
+
+def test_an_environment_stays_as_it_was_typed(tmp_path):
+    (tmp_path / "p.yaml").write_text("a:\n  executor: local\n  env: {A: 007, B: on, C: 1.10}\n")
+    _, profile = choose_profile(None, "a", str(tmp_path / "p.yaml"), [])
+    assert profile.env == {"A": "007", "B": "on", "C": "1.10"}
+    _, profile = choose_profile("local", None, None, ["env={Z: 0123, X: 10:30:00, E: ''}"])
+    assert profile.env == {"Z": "0123", "X": "10:30:00", "E": ""}
 
 
 def test_the_newest_launch_of_a_name(tmp_path, monkeypatch):

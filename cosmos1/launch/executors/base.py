@@ -5,14 +5,18 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.parse
-from typing import Any, Dict, List
+from collections import Counter
+from typing import Any, Callable, Dict, List, Optional
 
 from cosmos1.errors import ConfigError
-from cosmos1.launch.jobs import Job, JobState, Record
+from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record
 
 ANSWER_S = 60
 """Seconds after which a cluster's client program counts as hanging."""
+PAUSE_S = 5.0
+"""Between two calls of a client program that has no more to show of a job that goes on."""
 
 
 class Executor:
@@ -20,6 +24,8 @@ class Executor:
 
     supports_chain = False
     supports_retries = False
+    asks_client = True
+    """Whether status, logs and cancel call what ``require`` looks for."""
 
     def check(self, job: Job) -> None:
         """Refuse what this executor cannot do, before anything is written."""
@@ -45,6 +51,10 @@ class Executor:
 
     def states(self, record: Record) -> List[JobState]:
         raise NotImplementedError
+
+    def is_over(self, record: Record) -> bool:
+        """Whether there is nothing to wait for: each job has ended, or is not known any more."""
+        return all(state.finished or state.state == UNKNOWN for state in self.states(record))
 
     def logs(self, record: Record, follow: bool) -> None:
         """Print what the job wrote; with ``follow`` until it ends."""
@@ -72,22 +82,64 @@ def require_reachable(url: str) -> None:
 
 def call(command: List[str], doing: str, stdin: str = "") -> str:
     """The output of a client program; its failure becomes a ConfigError with its last lines."""
+    return call_bytes(command, doing, stdin).decode(errors="replace")
+
+
+def call_bytes(command: List[str], doing: str, stdin: str = "") -> bytes:
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=ANSWER_S)
+        done = subprocess.run(command, input=stdin.encode(), capture_output=True, timeout=ANSWER_S)
     except subprocess.TimeoutExpired as error:
         raise ConfigError(
             f"{doing}: {command[0]} has not answered for {ANSWER_S} s; is the service reachable?"
         ) from error
     if done.returncode:
-        reason = " ".join((done.stderr or done.stdout).split())[-500:]
+        reason = " ".join((done.stderr or done.stdout).decode(errors="replace").split())[-500:]
         raise ConfigError(f"{doing}: {command[0]} ended with status {done.returncode}: {reason}")
     return done.stdout
+
+
+def ask(command: List[str], doing: str, not_known: str) -> Optional[str]:
+    """The same; None when the program fails with the words by which it says that there is no such job."""
+    try:
+        return call(command, doing)
+    except ConfigError as error:
+        if not_known in str(error).lower():
+            return None
+        raise
 
 
 def show(command: List[str]) -> int:
     """Let a client program print to this terminal."""
     sys.stdout.flush()
     return subprocess.run(command).returncode
+
+
+def show_logs(command: List[str], record: Record) -> None:
+    if show(command):
+        raise JobLost(f"{command[0]} has no log of {record.jobs[0]}; the lines above say why")
+
+
+def follow_logs(command: List[str], is_over: Callable[[], bool]) -> None:
+    """Print what a client program shows of a job, and call it again until the job is over.
+
+    It ends by itself where nothing runs yet, and between two attempts. Lines of an earlier call are not printed again.
+    """
+    printed: Counter = Counter()
+    is_last = False
+    while True:
+        found: Counter = Counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+            for line in client.stdout:
+                found[line] += 1
+                if found[line] > printed[line]:
+                    sys.stdout.write(line.decode(errors="replace"))
+                    sys.stdout.flush()
+        if is_last:
+            return
+        printed |= found
+        is_last = is_over()
+        if not is_last:
+            time.sleep(PAUSE_S)
 
 
 def yaml_text(value: Any) -> str:

@@ -11,8 +11,8 @@ import subprocess
 from typing import Any, Dict, List
 
 from cosmos1.errors import ConfigError
-from cosmos1.launch.executors.base import Executor, call, require_program, show
-from cosmos1.launch.jobs import Job, JobState, Record, node_script
+from cosmos1.launch.executors.base import Executor, ask, call, follow_logs, require_program, show, show_logs
+from cosmos1.launch.jobs import UNKNOWN, Job, JobState, Record, node_script
 
 FINISHED = ("exited", "dead")
 
@@ -31,7 +31,7 @@ class Docker(Executor):
                 "docker does not answer within 5 s; is the Docker daemon well? (docker version)"
             ) from None
         if probe.returncode:
-            reason = " ".join(probe.stderr.decode().split())
+            reason = " ".join(probe.stderr.decode(errors="replace").split())
             raise ConfigError(f"the Docker daemon cannot be used: {reason} Start it, or join the group docker")
 
     def texts(self, job: Job) -> Dict[str, str]:
@@ -43,15 +43,21 @@ class Docker(Executor):
 
     def states(self, record: Record) -> List[JobState]:
         container = record.jobs[0]
-        answer = call(
+        answer = ask(
             ["docker", "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container],
             f"asking for {container}",
+            not_known="no such",
         )
+        if answer is None:
+            return [JobState(container, UNKNOWN, False)]
         state, status = answer.split()
         return [JobState(container, state, state in FINISHED, int(status))]
 
     def logs(self, record: Record, follow: bool) -> None:
-        show(["docker", "logs", *(["--follow"] if follow else []), record.jobs[0]])
+        if follow:
+            follow_logs(["docker", "logs", "--follow", record.jobs[0]], lambda: self.is_over(record))
+        else:
+            show_logs(["docker", "logs", record.jobs[0]], record)
 
     def cancel(self, record: Record) -> None:
         seconds = record.profile["save_seconds"]

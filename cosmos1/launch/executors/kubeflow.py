@@ -6,12 +6,11 @@ cluster, and it needs a shared volume for a script that fits into the manifest.
 """
 
 import json
-import time
 from typing import Any, Dict, List
 
 from cosmos1.errors import ConfigError
-from cosmos1.launch.executors.base import Executor, call, require_program, show, yaml_text
-from cosmos1.launch.jobs import Job, JobState, Record, node_script
+from cosmos1.launch.executors.base import Executor, ask, call, follow_logs, require_program, show, show_logs, yaml_text
+from cosmos1.launch.jobs import UNKNOWN, Job, JobState, Record, node_script
 
 LONGEST_NAME = 33
 """Pods add their own endings to the name of a TrainJob, and the whole may have 63 characters."""
@@ -32,9 +31,10 @@ class Kubeflow(Executor):
         return [train_job_name(job)]
 
     def states(self, record: Record) -> List[JobState]:
-        answer = call(
-            ["kubectl", "get", "trainjob", record.jobs[0], *_namespace(record), "--output=json"], "asking for it"
-        )
+        command = ["kubectl", "get", "trainjob", record.jobs[0], *_namespace(record), "--output=json"]
+        answer = ask(command, "asking for it", not_known="(notfound)")
+        if answer is None:
+            return [JobState(record.jobs[0], UNKNOWN, False)]
         conditions = json.loads(answer).get("status", {}).get("conditions", [])
         true = {condition["type"] for condition in conditions if condition["status"] == "True"}
         if true & {"Complete", "Failed"}:
@@ -49,11 +49,10 @@ class Kubeflow(Executor):
             f"--selector=jobset.sigs.k8s.io/jobset-name={record.jobs[0]}",
         ]
         command += ["--prefix", f"--max-log-requests={record.profile['nodes']}", "--tail=-1"]
-        if not follow:
-            show(command)
-            return
-        while show([*command, "--follow"]) and not self.states(record)[0].finished:
-            time.sleep(5)  # its pods do not run yet
+        if follow:
+            follow_logs([*command, "--follow"], lambda: self.is_over(record))
+        else:
+            show_logs(command, record)
 
     def cancel(self, record: Record) -> None:
         if show(["kubectl", "delete", "trainjob", record.jobs[0], *_namespace(record)]):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torchrun on this machine, in a session of its own, so that it survives the terminal."""
 
+import codecs
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from cosmos1.errors import ConfigError
 from cosmos1.launch.executors.base import Executor, require_program
-from cosmos1.launch.jobs import Job, JobState, Record, launches_dir, node_script
+from cosmos1.launch.jobs import Job, JobLost, JobState, Record, launches_dir, node_script
 
 WATCHER = """
 trap : TERM  # the recipe gets the signal too; its exit status must still be noted
@@ -24,6 +25,7 @@ echo $? >"$0.exit"
 
 class Local(Executor):
     supports_retries = True
+    asks_client = False
 
     def require(self, profile: Dict[str, Any]) -> None:
         require_program("torchrun", "activate the environment this suite is installed in (. .venv/bin/activate)")
@@ -52,10 +54,13 @@ class Local(Executor):
 
     def logs(self, record: Record, follow: bool) -> None:
         path = launches_dir() / f"{record.id}.log"
-        with open(path, errors="replace") as log:
+        if not path.exists():
+            raise JobLost(f"{path} is gone; what the run itself wrote is below log.log_dir")
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with open(path, "rb") as log:
             while True:
                 finished = self.states(record)[0].finished
-                sys.stdout.write(log.read())
+                sys.stdout.write(decoder.decode(log.read()))  # a character may be half written by now
                 sys.stdout.flush()
                 if finished or not follow:
                     return

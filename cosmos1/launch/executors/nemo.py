@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, List
 
-os.environ.setdefault("INCLUDE_WORKSPACE_FILE", "false")
-
 from cosmos1.launch.executors.base import Executor
-from cosmos1.launch.jobs import Job, JobState, Record
+from cosmos1.launch.jobs import Job, JobState, Record, launches_dir
+
+# Both are read when NeMo-Run is imported. It writes its home into scripts that start in other folders.
+os.environ.setdefault("INCLUDE_WORKSPACE_FILE", "false")
+if "NEMORUN_HOME" in os.environ:
+    os.environ["NEMORUN_HOME"] = str(launches_dir().parent)
 
 
 @contextlib.contextmanager

@@ -4,17 +4,19 @@
 NeMo-Run's own view is not used after the submission: it takes a preempted job that Slurm runs again for a failed one.
 """
 
+import codecs
 import os
 import shlex
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List
 
 from cosmos1.errors import ConfigError
 from cosmos1.launch.executors import nemo
-from cosmos1.launch.executors.base import Executor, call, require_program
+from cosmos1.launch.executors.base import Executor, call_bytes, require_program
 from cosmos1.launch.jobs import UNKNOWN, Job, JobLost, JobState, Record, find_record, launches_dir, node_script
 
 LOGIN_NODE = "call this on a login node of the cluster, or give host, user, job_dir and workdir in the profile"
@@ -44,6 +46,16 @@ class Slurm(Executor):
         else:
             for program in ("sbatch", "scontrol"):
                 require_program(program, LOGIN_NODE)
+
+    def check(self, job: Job) -> None:
+        super().check(job)
+        profile = job.profile
+        paths = {"job_dir": profile.job_dir} if profile.host else {"NEMORUN_HOME": str(launches_dir().parent)}
+        if profile.container_image:
+            paths["workdir"] = profile.workdir or os.getcwd()
+        for name, path in paths.items():
+            if any(letter.isspace() for letter in path):
+                raise ConfigError(f'{name} is "{path}"; Slurm\'s scripts take no path with a space, so choose another')
 
     def texts(self, job: Job) -> Dict[str, str]:
         with _experiment(job) as experiment:
@@ -83,16 +95,19 @@ class Slurm(Executor):
         Raises:
             JobLost: followed jobs that Slurm has not known for ``POLLS_UNTIL_LOST`` polls.
         """
-        shown: Dict[str, int] = {}
+        shown: Dict[str, int] = defaultdict(int)
+        decoders = defaultdict(lambda: codecs.getincrementaldecoder("utf-8")(errors="replace"))
         polls_without_answer = 0
         while True:
-            waited_for = [state for state in self.states(record) if not state.finished]
-            for path in _on_cluster(record, f"ls -1tr {_log_pattern(record)} 2>/dev/null || true").splitlines():
-                text = _on_cluster(record, f"tail -c +{shown.get(path, 0) + 1} {shlex.quote(path)}")
-                shown[path] = shown.get(path, 0) + len(text.encode())
-                sys.stdout.write(text)
+            states = self.states(record)
+            waited_for = [state for state in states if not state.finished]
+            for path in _on_cluster(record, f"ls -1tr {_files(record, 'log-*')} 2>/dev/null || true").splitlines():
+                written = _bytes_on_cluster(record, f"tail -c +{shown[path] + 1} {shlex.quote(path)}")
+                shown[path] += len(written)
+                sys.stdout.write(decoders[path].decode(written))  # a character may be half written by now
             sys.stdout.flush()
             if not waited_for or not follow:
+                _show_reasons(record, states)
                 return
             is_known = any(state.state != UNKNOWN for state in waited_for)
             polls_without_answer = 0 if is_known else polls_without_answer + 1
@@ -204,9 +219,9 @@ def _ended_states(record: Record) -> Dict[str, JobState]:
 
 
 def _ended(job: str, state: str, code: str) -> JobState:
-    """Slurm's exit code is status:signal."""
+    """Slurm's exit code is status:signal. A preempted job that runs again is still in the queue."""
     word = state.split()[0]
-    finished = word not in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED", "RESIZING")
+    finished = word not in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "SUSPENDED", "RESIZING")
     status = int(code.partition(":")[0])
     return JobState(job, state, finished, 0 if word == "COMPLETED" else status or 1)
 
@@ -224,16 +239,30 @@ def _slurm(record: Record, command: List[str]) -> List[str]:
     return _on_cluster(record, shlex.join(command) + " 2>/dev/null || true").split("\n")[:-1]
 
 
+def _show_reasons(record: Record, states: List[JobState]) -> None:
+    """What Slurm itself wrote about jobs that failed; the recipe's output does not tell of a memory limit or a lost node."""
+    failed = [_files(record, f"sbatch_*_{state.job}") for state in states if state.finished and state.exit_status]
+    if failed:
+        words = "^(srun|slurmstepd|sbatch): "
+        sys.stdout.write(_on_cluster(record, f"grep -hE {shlex.quote(words)} {' '.join(failed)} 2>/dev/null || true"))
+        sys.stdout.flush()
+
+
 def _on_cluster(record: Record, script: str) -> str:
+    return _bytes_on_cluster(record, script).decode(errors="replace")
+
+
+def _bytes_on_cluster(record: Record, script: str) -> bytes:
     profile = record.profile
     if profile["host"]:
         identity = ["-i", profile["identity"]] if profile["identity"] else []
         command = ["ssh", "-o", "BatchMode=yes", *identity, f"{profile['user']}@{profile['host']}", script]
     else:
         command = ["bash", "-c", script]
-    return call(command, f"asking Slurm for {record.id}")
+    return call_bytes(command, f"asking Slurm for {record.id}")
 
 
-def _log_pattern(record: Record) -> str:
+def _files(record: Record, pattern: str) -> str:
+    """Files in the folders of the launch, for a shell; ``pattern`` is the stem of their names."""
     base = record.profile["job_dir"] if record.profile["host"] else launches_dir().parent / "experiments"
-    return f"{shlex.quote(f'{base}/{record.name}/{record.id}')}/*/log-*.out"
+    return f"{shlex.quote(f'{base}/{record.name}/{record.id}')}/*/{pattern}.out"
