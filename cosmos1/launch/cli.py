@@ -74,7 +74,7 @@ def stop(message: str) -> NoReturn:
     if under_torchrun() and not is_main_rank():
         speaker = f"error (rank {os.environ['RANK']})"
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(2 + 0.5 * int(os.environ.get("LOCAL_RANK", "0")))
+        time.sleep(5 + 0.5 * int(os.environ.get("LOCAL_RANK", "0")))
     print(f"{speaker}: {message}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 

@@ -3,10 +3,12 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
+from concurrent import futures
 from pathlib import Path
 
 from cosmos1.data.files import remove_leftovers, write_bytes
@@ -61,6 +63,14 @@ def write_shards(
 
 def write_energon_metadata(folder: Path) -> None:
     """Write `.nv-meta` and the tar indices, as `energon prepare` does, with the split that the shard names state."""
+    # Energon forks its workers. Forked from here they may wait for ever, for a lock that a thread of PyTorch held just
+    # then; so it gets a new process.
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_prepare, folder).result()
+    write_bytes(folder / ".nv-meta" / "dataset.yaml", CRUDE_DATASET.encode())
+
+
+def _prepare(folder: Path) -> None:
     from megatron.energon.flavors.webdataset import BaseWebdatasetFactory
 
     shards = sorted(path.name for path in folder.glob("*.tar"))
@@ -72,4 +82,3 @@ def write_energon_metadata(folder: Path) -> None:
             shuffle_seed=None,
             workers=min(len(shards), os.cpu_count() or 1),
         )
-    write_bytes(folder / ".nv-meta" / "dataset.yaml", CRUDE_DATASET.encode())

@@ -20,6 +20,7 @@ import numpy as np
 from cosmos1.data.geometry.trajectories import EgoTrack, read_track
 from cosmos1.data.sources.captions import read_caption_file
 from cosmos1.data.video import count_frames, iterate_frames, probe_video, resize_frames
+from cosmos1.data.video_frames import open_video
 from cosmos1.errors import DataError
 
 # A text, or the rows (n, 1024) that a text encoder made of it.
@@ -133,8 +134,8 @@ def presentation_times(path: Path) -> np.ndarray:
     import av
 
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        container, stream = open_video(path)
+        with container:
             microseconds_per_tick = float(1_000_000 * stream.time_base)
             # Packets come in the order of decoding; those that an edit list hides never become frames.
             shown = [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
