@@ -23,8 +23,11 @@ def write_sample(folder, name, video="a.mp4", shape=(16, 2, 4, 6), rows=512, **i
 
 @pytest.fixture
 def latent_folder(tmp_path):
+    return make_latent_folder(tmp_path / "cached")
+
+
+def make_latent_folder(folder):
     """Twelve samples of six videos; latents are (16, 2, 4, 6)."""
-    folder = tmp_path / "cached"
     folder.mkdir()
     for index in range(12):
         write_sample(folder, index, video=f"{index // 2}.mp4")

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import tarfile
 from itertools import islice
 
@@ -17,13 +18,20 @@ from cosmos1.data.modules.energon import EnergonDataModule
 from cosmos1.data.modules.latent_folder import LatentFolderDataModule
 from cosmos1.errors import ConfigError, DataError
 from data_prep import shard
+from tests.data.conftest import make_latent_folder
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed")
+    paths = ["--input_path", str(make_latent_folder(folder / "cached")), "--output_path", str(folder / "shards")]
+    shard.main(shard.build_parser().parse_args([*paths, "--val_fraction", "0.34", "--shard_megabytes", "0.03"]))
+    return folder / "shards"
 
 
 @pytest.fixture
-def shards(latent_folder, tmp_path):
-    options = ["--input_path", str(latent_folder), "--output_path", str(tmp_path / "shards"), "--val_fraction", "0.34"]
-    shard.main(shard.build_parser().parse_args([*options, "--shard_megabytes", "0.03"]))
-    return tmp_path / "shards"
+def shards(packed, tmp_path):
+    return shutil.copytree(packed, tmp_path / "shards")
 
 
 OPENED = []
