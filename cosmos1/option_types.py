@@ -16,7 +16,10 @@ def count_from(least: int) -> Callable[[str], int]:
 
 
 def number(text: str) -> float:
-    value = _float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is no number that can be used")
     return value
@@ -27,10 +30,3 @@ def positive_number(text: str) -> float:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is too small; use a number above 0")
     return value
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is no number") from error

@@ -20,7 +20,7 @@ import numpy as np
 
 from cosmos1.data.batches.sampler import held_out_names
 from cosmos1.data.command_line import run_command, use_each
-from cosmos1.data.files import remove_leftovers, sha256_of_json, write_bytes
+from cosmos1.data.files import sha256_of_json, write_bytes
 from cosmos1.data.geometry.actions import bridge_actions
 from cosmos1.data.geometry.rotations import euler_angles, rotation_of_quaternion
 from cosmos1.data.preparing.output_folder import (
@@ -152,15 +152,9 @@ def write_instruction(arguments: argparse.Namespace, dataset: LeRobotDataset, ep
     folder, name = arguments.output_path, f"{episode.index:06d}"
     frames = dataset.frames(episode, choose_camera(arguments, dataset))
     content = {f"language_instruction_{number}": text for number, text in enumerate(episode.texts)}
-    write_whole_video(folder / "videos" / f"{name}.mp4", frames, dataset.fps)
+    write_video(folder / "videos" / f"{name}.mp4", frames, dataset.fps)
     (folder / "instructions").mkdir(exist_ok=True)
     write_bytes(folder / "instructions" / f"{name}.json", json.dumps(content, ensure_ascii=False).encode())
-
-
-def write_whole_video(path: Path, frames: np.ndarray, fps: float) -> None:
-    """`write_video`, after the removal of what an earlier run left of this video when it was killed."""
-    remove_leftovers(path)
-    write_video(path, frames, fps)
 
 
 def write_tree_episode(
@@ -169,7 +163,7 @@ def write_tree_episode(
     name = str(episode.index)
     video = f"videos/{split}/{name}/rgb.mp4"
     frames = dataset.frames(episode, choose_camera(arguments, dataset))
-    write_whole_video(arguments.output_path / video, frames, dataset.fps)
+    write_video(arguments.output_path / video, frames, dataset.fps)
     annotation = {
         "texts": list(episode.texts),
         "action_kind": "pose" if arguments.action == "relative_pose" else "recorded",

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Dict, FrozenSet
+from typing import Any, Dict, FrozenSet, List, Tuple, Union
 
 from cosmos1.errors import DataError
 
@@ -53,6 +53,32 @@ def read_json(path: Path, advice: str, where: str = "") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{where or path}: cannot be read as JSON ({error}). {advice}") from error
+
+
+def json_object(content: Union[str, bytes], where: str, advice: str) -> Dict[str, Any]:
+    """Parse a JSON object; `where` names it. Raises DataError, ending in `advice`, for anything else."""
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{where}: cannot be read as JSON ({error}). {advice}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: holds a {type(found).__name__}, a JSON object is needed. {advice}")
+    return found
+
+
+def read_json_lines(path: Path, advice: str, where: str = "") -> List[Tuple[str, Dict[str, Any]]]:
+    """The objects of a list that has one on each line, each behind the words that name its line in messages.
+
+    Empty lines are left out. Raises DataError, ending in `advice`, for a file that is no UTF-8 text, and for a line that
+    is no object.
+    """
+    try:
+        # Not `splitlines`, which also splits at characters that JSON allows inside a text.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{where or path}: cannot be read as UTF-8 text ({error}). {advice}") from error
+    places = ((f"line {number} of {path}", line) for number, line in enumerate(lines, 1) if line.strip())
+    return [(place, json_object(line, place, advice)) for place, line in places]
 
 
 def read_facts(folder: Path, advice: str) -> Dict[str, Any]:

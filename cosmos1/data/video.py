@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cosmos1.data.files import remove_leftovers
 from cosmos1.data.video_frames import check_one_size, decode, open_video, to_rgb, upright_size
 from cosmos1.errors import ConfigError, DataError
 
@@ -133,6 +134,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
             f"height and width. Use {height + height % 2} x {width + width % 2}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # Repeatable bytes: x264's result depends on the number of threads, and with rate control that looks ahead it was
     # seen to differ from run to run.

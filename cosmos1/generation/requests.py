@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosmos1.data.files import read_json_lines
 from cosmos1.errors import ConfigError, DataError
 
 INPUT_FILES = ("visual_input", "camera_extrinsics_path", "prompt_path", "trajectory_path")
@@ -72,16 +73,13 @@ def read_batch(options: argparse.Namespace, per_video: tuple[str, ...], needs_pr
     Raises DataError for a line that is no object of the known keys and types, with its number.
     """
     path, folder, requests = Path(options.batch_input_path), output_path(options, is_folder=True), []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--batch_input_path {path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            entry = _entry(line, f"line {number} of {path}", ("prompt", "name", *per_video), needs_prompt)
-            entry |= {key: _find(path, number, key, entry[key]) for key in INPUT_FILES if key in entry}
-            save_path = folder / f"{entry.get('name', len(requests))}.mp4"
-            requests.append(Request(entry.get("prompt", ""), entry.get("visual_input"), save_path, entry))
+    known = ("prompt", "name", *per_video)
+    for where, line in read_json_lines(path, 'A line is {"prompt": "..."}.', f"--batch_input_path {path}"):
+        entry = {key: value for key, value in line.items() if value is not None}
+        _check_entry(entry, where, known, needs_prompt)
+        entry |= {key: _find(path.parent, where, key, entry[key]) for key in INPUT_FILES if key in entry}
+        save_path = folder / f"{entry.get('name', len(requests))}.mp4"
+        requests.append(Request(entry.get("prompt", ""), entry.get("visual_input"), save_path, entry))
     if not requests:
         raise DataError(f"--batch_input_path {path} has no lines")
     paths = [request.save_path for request in requests]
@@ -91,14 +89,7 @@ def read_batch(options: argparse.Namespace, per_video: tuple[str, ...], needs_pr
     return requests
 
 
-def _entry(line: str, where: str, known: tuple[str, ...], needs_prompt: bool) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON ({error})") from error
-    if not isinstance(entry, dict):
-        raise DataError(f'{where}: an object is needed, like {{"prompt": "..."}}')
-    entry = {key: value for key, value in entry.items() if value is not None}
+def _check_entry(entry: dict[str, Any], where: str, known: tuple[str, ...], needs_prompt: bool) -> None:
     unknown = sorted(set(entry) - set(known))
     if unknown:
         raise DataError(f'{where} has "{unknown[0]}"; known are {", ".join(known)}')
@@ -113,15 +104,13 @@ def _entry(line: str, where: str, known: tuple[str, ...], needs_prompt: bool) ->
     name = str(entry.get("name", "0"))
     if not name or Path(name).name != name:
         raise DataError(f'{where}: "name" is "{name}"; it is the name of a file, without folders')
-    return entry
 
 
-def _find(batch: Path, number: int, key: str, value: str) -> str:
-    """The file that a line of ``batch`` names, relative to that file or to the working directory."""
-    found = [path for path in (batch.parent / value, Path(value)) if path.exists()]
+def _find(folder: Path, where: str, key: str, value: str) -> str:
+    """The file that a line names, relative to ``folder``, that of the list, or to the working directory."""
+    found = [path for path in (folder / value, Path(value)) if path.exists()]
     if not found:
         raise DataError(
-            f'line {number} of {batch}: "{key}" points to {value}, which does not exist (looked in {batch.parent} and the '
-            "working directory)"
+            f'{where}: "{key}" points to {value}, which does not exist (looked in {folder} and the working directory)'
         )
     return str(found[0])

@@ -215,7 +215,7 @@ def test_line_separators_of_unicode_stay_in_their_prompt(listed):
 
 def test_a_list_that_is_no_utf8(listed, tmp_path):
     listed.write_bytes(listed.read_text().replace("clip 0", "clip \xe9").encode("latin-1"))
-    with pytest.raises(DataError, match="list.jsonl: is not UTF-8 text"):
+    with pytest.raises(DataError, match="list.jsonl: cannot be read as UTF-8 text"):
         prepare(listed, tmp_path / "out")
 
 
@@ -239,9 +239,9 @@ def test_a_rank_whose_lines_all_fail_leaves_the_others_alone(listed, tmp_path, m
 @pytest.mark.parametrize(
     "line, words",
     [
-        ("{not json", "line 11 of .* is not JSON"),
+        ("{not json", "line 11 of .* cannot be read as JSON"),
         ('{"caption": "x", "visual_input": "clips/0.mp4"}', r"has no text prompt \(keys: caption, visual_input\)"),
-        ("[1]", r"has no text prompt and no visual_input \(keys: list\)"),
+        ("[1]", "line 11 of .* holds a list, a JSON object is needed"),
     ],
 )
 def test_lines_of_another_form_are_named(listed, tmp_path, line, words):

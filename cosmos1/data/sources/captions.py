@@ -6,8 +6,11 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Dict
 
+from cosmos1.data.files import read_json_lines
 from cosmos1.data.plain_pickle import load_plain_pickle
 from cosmos1.errors import DataError
+
+FORMATS = 'Give a .json {"name": "caption"} or a .jsonl with {"name": ..., "caption": ...} per line.'
 
 
 def read_captions(path: Path) -> Dict[str, str]:
@@ -18,21 +21,16 @@ def read_captions(path: Path) -> Dict[str, str]:
     Raises DataError for anything else.
     """
     try:
-        content = path.read_bytes()
         if path.suffix == ".jsonl":
-            # Not `splitlines`, which also splits at characters that JSON allows inside a text.
-            lines = content.decode("utf-8-sig").split("\n")
-            entries = [json.loads(line) for line in lines if line.strip()]
-            captions = {entry["name"]: entry["caption"] for entry in entries}
+            captions = {
+                entry["name"]: entry["caption"] for _, entry in read_json_lines(path, FORMATS, f"captions {path}")
+            }
         elif path.suffix in (".pkl", ".pickle"):
-            captions = load_plain_pickle(content, str(path))
+            captions = load_plain_pickle(path.read_bytes(), str(path))
         else:
-            captions = json.loads(content)
+            captions = json.loads(path.read_bytes())
     except (OSError, UnicodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(
-            f'captions {path}: cannot be read ({error!r}). Give a .json {{"name": "caption"}} or a .jsonl with '
-            f'{{"name": ..., "caption": ...}} per line.'
-        ) from error
+        raise DataError(f"captions {path}: cannot be read ({error!r}). {FORMATS}") from error
     if not isinstance(captions, dict) or not all(isinstance(text, str) for pair in captions.items() for text in pair):
         raise DataError(f"captions {path}: a dict from names to strings is needed.")
     return {

@@ -6,7 +6,6 @@ episode_index, because some files of version 3 record the wrong file for the fir
 """
 
 import importlib.util
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
-from cosmos1.data.files import read_json
+from cosmos1.data.files import read_json, read_json_lines
 from cosmos1.data.pictures import decode_picture
 from cosmos1.errors import ConfigError, DataError
 
@@ -145,16 +144,7 @@ def _episodes_v2(root: Path) -> List[Dict[str, Any]]:
     path = root / "meta" / "episodes.jsonl"
     if not path.is_file():
         raise DataError(f"{path}: there is no such file. Get the dataset again.")
-    entries = []
-    # Not `splitlines`, which also splits at characters that JSON allows inside a text.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entries.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{path}: line {number} is no JSON ({error}). Get the dataset again.") from error
-    return entries
+    return [entry for _, entry in read_json_lines(path, "Get the dataset again.")]
 
 
 def _episodes_v3(root: Path) -> List[Dict[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from cosmos1.data.files import check_names, files_below
+from cosmos1.data.files import check_names, files_below, json_object
 from cosmos1.data.geometry.rigs import pose_in_rig
 from cosmos1.data.geometry.rotations import rotation_of_quaternion
 from cosmos1.data.geometry.trajectories import EgoTrack, check_track
@@ -28,6 +28,7 @@ from cosmos1.data.sources.multiview_clips import Caption, MultiviewClip, read_ti
 from cosmos1.data.text_rows import checked_text_rows
 from cosmos1.errors import DataError
 
+AGAIN = "Get the file again."
 SHORTEST_TRACK_SECONDS = 20.0
 CAPTION_ROOT = "qwen_t5_tars"
 TRACK_COLUMNS = ("timestamp", "x", "y", "z", "qw", "qx", "qy", "qz")
@@ -112,23 +113,13 @@ def _read_mappings(folder: Path) -> Dict[str, Path]:
     if not mappings:
         raise DataError(f"--caption_tars {folder}: no mapping.json in it or below.")
     for mapping in mappings:
-        for key, stated in _read_object(mapping.read_bytes(), str(mapping)).items():
+        for key, stated in json_object(mapping.read_bytes(), str(mapping), AGAIN).items():
             # Paths are those of the machine that wrote them: only the part below the caption folder counts.
             relative = str(stated).rpartition(f"{CAPTION_ROOT}/")[2]
             candidates = [folder / relative, mapping.parent / relative, mapping.parent.parent / relative]
             usable = [path for path in candidates if path.exists() and path.with_suffix(".json").exists()]
             if usable:
                 found[key] = usable[0]
-    return found
-
-
-def _read_object(content: bytes, where: str) -> Dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{where}: cannot be read as JSON ({error}). Get the file again.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: holds a {type(found).__name__}, a JSON object is needed. Get the file again.")
     return found
 
 
@@ -166,7 +157,9 @@ def read_egomotion(archive: tarfile.TarFile, name: str) -> EgoTrack:
     if frames == ["rig"]:
         return track
     rig = f"{name}.rig.json"
-    return _of_rig(track, frames, _sensor_poses(_read_object(_read(archive, rig), f"clip {name}: {rig}"), rig), where)
+    return _of_rig(
+        track, frames, _sensor_poses(json_object(_read(archive, rig), f"clip {name}: {rig}", AGAIN), rig), where
+    )
 
 
 def _sensor_poses(rig: Dict[str, Any], where: str) -> Dict[str, np.ndarray]:
