@@ -27,11 +27,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     one = p.add_argument_group("one video")
     one.add_argument("--input_image_or_video_path", help="the picture to start from; of a video its first frame")
     one.add_argument("--action_annotation_path", help="Bridge annotation (json); all its actions are followed")
-    many = p.add_argument_group("all episodes of a Bridge tree")
-    many.add_argument("--dataset_path", help="folder of annotation/ and videos/")
-    many.add_argument("--split", choices=SPLITS, default="val")
-    many.add_argument("--camera", type=count_from(0), default=0, help='place in the "videos" list of an annotation')
-    many.add_argument("--shuffle_actions", action="store_true", help="follow the actions of the next episode instead")
+    add_dataset_options(p.add_argument_group("all episodes of a Bridge tree"))
     trained = p.add_argument_group("facts of training: another value is refused, needed where none is recorded")
     trained.add_argument("--height", type=count_from(1), help="pixels")
     trained.add_argument("--width", type=count_from(1), help="pixels")
@@ -46,6 +42,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     command.add_output_option(p, "--dataset_path")
     add_rule_options(p, prompts=False)
     return p
+
+
+def add_dataset_options(p) -> None:
+    """A video of every episode of a split, for a parser or a group of its options."""
+    p.add_argument("--dataset_path", help="folder of annotation/ and videos/")
+    p.add_argument("--split", choices=SPLITS, default="val")
+    p.add_argument("--camera", type=count_from(0), default=0, help='place in the "videos" list of an annotation')
+    p.add_argument("--shuffle_actions", action="store_true", help="follow the actions of the next episode instead")
 
 
 @dataclass
@@ -63,16 +67,18 @@ def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut
         raise ConfigError(
             "give --input_image_or_video_path and --action_annotation_path for one video, or --dataset_path for all episodes"
         )
-    save_path = output_path(options, is_folder=bool(options.dataset_path))
     if options.dataset_path:
-        return _of_dataset(options, save_path, action_dim)
+        return roll_outs_of_dataset(options, action_dim)
     if options.shuffle_actions:
         raise ConfigError("--shuffle_actions takes the actions of another episode of --dataset_path; give that")
     episode = read_episode(None, Path(options.action_annotation_path), action_dim)
+    save_path = output_path(options, is_folder=False)
     return [RollOut(episode, Request(episode.text, options.input_image_or_video_path, save_path))]
 
 
-def _of_dataset(options: argparse.Namespace, folder: Path, action_dim: int) -> list[RollOut]:
+def roll_outs_of_dataset(options: argparse.Namespace, action_dim: int) -> list[RollOut]:
+    """One video for each episode of ``--dataset_path``, called as the episode is. Raises DataError for bad annotations."""
+    folder = output_path(options, is_folder=True)
     episodes, _ = read_episodes(Path(options.dataset_path), options.split, action_dim)
     if options.shuffle_actions and len(episodes) < 2:
         raise DataError(f"{options.dataset_path}: split {options.split} has one episode; --shuffle_actions needs two")

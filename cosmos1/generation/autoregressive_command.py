@@ -4,16 +4,35 @@
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosmos1.errors import ConfigError
 from cosmos1.generation import command
-from cosmos1.generation.autoregressive_signals import add_signal_options, check_options, read_signals
+from cosmos1.generation.action_command import roll_outs_of_dataset
+from cosmos1.generation.autoregressive_signals import (
+    DEFAULT_FPS,
+    OF_A_LINE,
+    Signals,
+    add_signal_options,
+    check_options,
+    read_signals,
+)
+from cosmos1.generation.camera_control import save_cameras
 from cosmos1.generation.hooks import add_rule_options
+from cosmos1.generation.multiview import save_views
 from cosmos1.generation.requests import Request, output_path, read_batch
 from cosmos1.option_types import count_from, number, positive_number
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cosmos1.data.geometry.rigs import Rig
+    from cosmos1.models.autoregressive.model import AutoregressiveModel
+
 SIZES = ("4b", "12b", "5b", "13b", "tiny", "tiny_video2world")
 INPUT_TYPES = ("video", "image", "text_and_video", "text_and_image")
+STARTS = ("input_image_or_video_path", "conditioned_images", "batch_input_path", "dataset_path")
+"""Options of which one says what videos begin with; a scene with cameras has pictures of its own."""
 DEFAULT_TOP_P = 0.8
 WITHOUT_EFFECT = (
     "offload_ar_model",
@@ -48,15 +67,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--prompt", help="Video2World")
     p.add_argument("--text_encoder", choices=("hashed", "t5"), help="default: t5, with dct_fsq hashed")
-    p.add_argument("--batch_input_path", help='jsonl, a line per video: {"visual_input": path, "prompt": ...}')
+    p.add_argument(
+        "--batch_input_path", help='jsonl, a line per video: {"visual_input": ..., "prompt": ..., "name": ...}'
+    )
     p.add_argument("--temperature", type=number, default=1.0, help="0: always the most probable token")
     p.add_argument(
         "--top_p", type=number, help=f"default {DEFAULT_TOP_P}; recommended: 4b 0.8, 12b 0.9, 5b 0.7, 13b 0.8"
     )
     p.add_argument("--top_k", type=int, help="instead of --top_p")
     p.add_argument("--seed", type=count_from(0), default=0)
-    p.add_argument("--fps", type=positive_number, default=25)
-    command.add_output_option(p, "--batch_input_path", "--video_save_name")
+    p.add_argument("--fps", type=positive_number, help=f"default: {DEFAULT_FPS:g}; with actions, as trained")
+    command.add_output_option(p, "--batch_input_path or --dataset_path", "--video_save_name")
     add_rule_options(p)
     p.add_argument(
         "--tp_size",
@@ -95,30 +116,46 @@ def take_official_options(options: argparse.Namespace) -> None:
 
 
 def read_requests(options: argparse.Namespace) -> list[Request]:
-    """The videos asked for, by ``--input_image_or_video_path``, ``--conditioned_images`` (one video of several views), or
-    the lines of ``--batch_input_path``."""
-    sources = (options.input_image_or_video_path, options.conditioned_images, options.batch_input_path)
-    if sum(source is not None for source in sources) != 1:
-        raise ConfigError(
-            "give one of --input_image_or_video_path or --batch_input_path, or --conditioned_images for several views"
-        )
-    if options.prompt is not None and (options.view_prompts or options.batch_input_path):
-        raise ConfigError(
-            "--prompt is for one video with one text; leave it out, or --view_prompts or --batch_input_path"
-        )
+    """The videos asked for, by one of ``STARTS`` or by the scene whose cameras are followed; none for ``--dataset_path``, whose
+    episodes only the network can tell how to read."""
+    given = [name for name in STARTS if getattr(options, name) is not None]
+    if len(given) > 1 or not (given or options.camera_extrinsics_path):
+        known = ", ".join(f"--{name}" for name in STARTS)
+        raise ConfigError(f"give one of {known}; given: {', '.join(given) or 'none'}")
+    if options.dataset_path is None and options.shuffle_actions:
+        raise ConfigError("--shuffle_actions takes the actions of another episode of --dataset_path; give that")
+    others = [name for name in ("view_prompts", "batch_input_path", "dataset_path") if getattr(options, name)]
+    if options.prompt is not None and others:
+        raise ConfigError(f"--prompt is for one video with one text; leave it out, or --{others[0]}")
     if options.batch_input_path is None:
-        visual_input = options.input_image_or_video_path or options.conditioned_images[0]
+        if options.dataset_path is not None:
+            return []
         prompt = options.prompt or (options.view_prompts or [""])[0]
-        return [Request(prompt, visual_input, output_path(options, is_folder=False))]
-    requests = read_batch(options, ("visual_input", "seed"), needs_prompt=False)
-    if any(request.visual_input is None for request in requests):
+        return [Request(prompt, options.input_image_or_video_path, output_path(options, is_folder=False))]
+    requests = read_batch(options, ("visual_input", "seed", *sorted(OF_A_LINE)), needs_prompt=False)
+    starts = {"visual_input", "conditioned_images", "camera_extrinsics_path"}
+    if any(not starts & set(request.entry) for request in requests):
         raise ConfigError(f'--batch_input_path {options.batch_input_path}: every line needs "visual_input"')
     return requests
+
+
+def _requests_of_dataset(options: argparse.Namespace, task: "AutoregressiveModel") -> list[Request]:
+    """A video for each episode of ``--dataset_path``."""
+    if task.config.action is None:
+        raise ConfigError("--dataset_path: the network takes no actions; leave it out")
+    if options.action_annotation_path is not None:
+        raise ConfigError("--dataset_path has an annotation for each episode; leave out --action_annotation_path")
+    roll_outs = roll_outs_of_dataset(options, task.config.action.action_dim)
+    return [
+        replace(each.request, prompt="", entry={"action_annotation_path": str(each.episode.annotation)})
+        for each in roll_outs
+    ]
 
 
 def generate(options: argparse.Namespace) -> None:
     """Generate the videos. Everything that can be refused is, before the network is built."""
     requests = read_requests(options)
+    from cosmos1.data.geometry.rigs import load_rig
     from cosmos1.generation.autoregressive import AutoregressiveGenerator
     from cosmos1.parallel import process_groups
 
@@ -130,25 +167,50 @@ def generate(options: argparse.Namespace) -> None:
     settings = sampling_settings(options)
     task = _task(options)
     settings.validate(task.config.vocab_size)
-    check_options(options, task)
+    requests = requests or _requests_of_dataset(options, task)
+    rig = load_rig(options.rig) if options.rig else None
     _check_prompts(requests, task.config.reads_text)
     check_prompt, finish_video = command.hooks(options)
-    prompts = [[check_prompt(text) for text in _texts(options, task, request.prompt)] for request in requests]
-    signals = [read_signals(options, task, request.visual_input) for request in requests]
+    prompts, signals = [], []
+    for request in requests:
+        own = request.options(options)
+        check_options(own, task)
+        prompts.append([check_prompt(text) for text in _texts(own, task, request.prompt)])
+        signals.append(read_signals(own, task, request.visual_input, rig))
 
     generator = AutoregressiveGenerator(task, command.checkpoint_path(options), options.ema)
     generator.encoder_path = options.encoder_path or generator.encoder_path
     generator.decoder_path = options.decoder_path or generator.decoder_path
     _tell(*generator.report)
     for request, used, text, signal in zip(requests, prompts, _embeddings(options, task, prompts), signals):
-        seeded = replace(settings, seed=request.options(options).seed)
-        frames, rate = _one_video(generator, signal, text, seeded, options)
-        frames = finish_video(frames)
+        own = request.options(options)
+        own.fps = options.fps or signal.fps
+        views, rate = _one_video(generator, signal, text, replace(settings, seed=own.seed), own)
+        views = [finish_video(frames) for frames in views]
         if process_groups.is_main_rank():
             facts = {"top_p_used": settings.top_p, "tokens_per_s": round(rate, 1), "prompts_used": used}
-            command.save(request, used[0] if used else "", frames, request.options(options), facts)
+            save(request, signal, views, rig, own, facts)
         _tell(f"{rate:.1f} tokens per second after the prompt")
     process_groups.shutdown()
+
+
+def save(
+    request: Request,
+    signal: Signals,
+    views: "list[np.ndarray]",
+    rig: "Rig | None",
+    options: argparse.Namespace,
+    facts: dict,
+) -> None:
+    """The mp4 with all views, what repeats it, and what the metrics of its control read."""
+    import numpy as np
+
+    picture = np.concatenate(views, axis=2) if rig is None else rig.preview_picture(np.stack(views))
+    command.save(request, (facts["prompts_used"] or [""])[0], picture, options, facts | signal.facts)
+    if rig is not None:
+        save_views(request, rig, views, options.fps)
+    if signal.cameras is not None:
+        save_cameras(request, signal.cameras)
 
 
 def _embeddings(options: argparse.Namespace, task, prompts: list[list[str]]) -> list:
@@ -210,12 +272,17 @@ def _texts(options: argparse.Namespace, task, prompt: str) -> list[str]:
     return prompts
 
 
-def _one_video(generator, signals, text, settings, options):
+def _one_video(generator, signals: Signals, text, settings, options) -> "tuple[list[np.ndarray], float]":
+    """The frames of each view, and tokens per second."""
+    import numpy as np
+
     use_graph, progress = not options.no_cuda_graph, command.step_reporter("tokens")
     if signals.actions is not None:
-        return generator.roll_out(signals.views[0], signals.actions, settings, use_graph, progress)
+        frames, rate = generator.roll_out(signals.views[0], signals.actions, settings, use_graph, progress)
+        return [frames], rate
     given = generator.given_tokens(signals.views)
-    return generator.generate(given, text, settings, use_graph, progress, signals.controls)
+    frames, rate = generator.generate(given, text, settings, use_graph, progress, signals.controls)
+    return np.split(frames, generator.task.config.num_views, axis=2), rate
 
 
 def _tell(*lines: str) -> None:

@@ -2,38 +2,52 @@
 """Control signals of ``recipes/generate/autoregressive.py``: the options, and what the network needs of them."""
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.errors import ConfigError, DataError
-from cosmos1.generation.camera_control import add_camera_options, chosen_cameras
+from cosmos1.generation.action_command import add_dataset_options
+from cosmos1.generation.camera_control import add_camera_options, chosen_cameras, frames_of_scene
 from cosmos1.generation.command import checkpoint_path, recorded_data
+from cosmos1.generation.multiview import CAMERA, view_paths, view_rows
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from cosmos1.data.geometry.cameras import CameraPath
+    from cosmos1.data.geometry.rigs import Rig
     from cosmos1.models.autoregressive.model import AutoregressiveModel
 
 # The options of each signal, by its field of ``model.config``: those of which one is needed, and what may go with it.
 OPTIONS = {
     "action": (("action_annotation_path",), ("action_convention",)),
     "camera": (("camera_extrinsics_path", "camera_path"), ("camera_path_amount", "field_of_view", "metres_per_unit")),
-    "views": (("conditioned_images",), ("view_prompts",)),
+    "views": (("conditioned_images",), ("view_prompts", "rig")),
     "trajectory": (("trajectory", "trajectory_path"), ("trajectory_speed",)),
 }
+OF_A_LINE = {"action_annotation_path", "view_prompts", "conditioned_images", "camera_extrinsics_path", "camera_path"}
+OF_A_LINE |= {"camera_path_amount", "field_of_view", "trajectory", "trajectory_path", "trajectory_speed"}
+"""Those that a line of ``--batch_input_path`` may set."""
+DEFAULT_FPS = 25.0
 
 
 def add_signal_options(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("action control")
     group.add_argument("--action_annotation_path", help="Bridge annotation (json); all its actions are followed")
     group.add_argument("--action_convention", choices=tuple(ACTION_CONVENTIONS), help="default: as trained")
+    add_dataset_options(p.add_argument_group("action control: all episodes of a Bridge tree"))
     add_camera_options(p.add_argument_group("camera control"))
     group = p.add_argument_group("several views")
-    group.add_argument("--conditioned_images", nargs="+", help="a picture or video per view, in the order of training")
+    group.add_argument("--rig", help="rig file or six_cameras: names of the views; each then gets a video of its own")
+    group.add_argument(
+        "--conditioned_images",
+        nargs="+",
+        help=f"a picture or video per view, in the order of training; with --rig in its order, or one path with {CAMERA}",
+    )
     group.add_argument("--view_prompts", nargs="+", help="a prompt per view, where each has a text; default: --prompt")
     add_trajectory_options(group)
 
@@ -47,12 +61,16 @@ class Signals:
     controls: "dict[str, torch.Tensor]" = field(default_factory=dict)
     actions: "torch.Tensor | None" = None
     """``[N, A]``: all actions of a roll-out."""
+    cameras: "CameraPath | None" = None
+    """For pictures as they were given."""
+    fps: float = DEFAULT_FPS
+    """Frames per second of the video, where ``--fps`` says nothing."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the record of the video tells of the signals."""
 
 
 def check_options(options: argparse.Namespace, task: "AutoregressiveModel") -> None:
     """Raise :class:`ConfigError` for options of signals that the network does not take, and for missing ones."""
-    if task.config.controls and options.batch_input_path:
-        raise ConfigError("--batch_input_path knows no control signals; make one video per call")
     for name, (alternatives, others) in OPTIONS.items():
         given = [f"--{option}" for option in (*alternatives, *others) if getattr(options, option) is not None]
         if getattr(task.config, name) is None and given:
@@ -63,63 +81,89 @@ def check_options(options: argparse.Namespace, task: "AutoregressiveModel") -> N
             raise ConfigError(f"the network takes the control signal {name}; give {needed}")
 
 
-def read_signals(options: argparse.Namespace, task: "AutoregressiveModel", path: str) -> Signals:
-    """Read the pictures at ``path`` (with several views, those of ``--conditioned_images``) and the signals of one video.
+def read_signals(
+    options: argparse.Namespace, task: "AutoregressiveModel", path: str | None, rig: "Rig | None"
+) -> Signals:
+    """Read the pictures at ``path`` (with several views, those of ``--conditioned_images``; without a path, those of the scene
+    whose cameras are followed) and the signals of one video.
 
     Raises:
         ConfigError, DataError: for files that do not fit the network.
     """
     import torch
 
-    from cosmos1.generation.given_frames import first_picture
-
     config = task.config
     if config.action is not None:
-        return Signals([first_picture(path)[None]], actions=_read_actions(options, task))
-    signals = Signals(_given_frames([path] if config.views is None else options.conditioned_images, options, task))
+        return _read_actions(options, task, path)
+    signals = Signals(_given_frames(options, task, path, rig))
     if config.views is not None:
-        signals.controls["view_indices"] = torch.arange(task.config.num_views)[None]
+        signals.controls["view_indices"] = torch.tensor([_rows_of_views(options, task, rig)])
     if config.camera is not None:
-        signals.controls["plucker_tokens"] = _read_rays(options, task, signals.views[0])
+        signals.controls["plucker_tokens"], signals.cameras = _read_rays(options, task, signals.views[0])
     if config.trajectory is not None:
         signals.controls["trajectory"] = torch.from_numpy(chosen_trajectory(options))[None]
     return signals
 
 
-def _given_frames(paths: list[str], options: argparse.Namespace, task: "AutoregressiveModel") -> "list[np.ndarray]":
+def _given_frames(
+    options: argparse.Namespace, task: "AutoregressiveModel", path: str | None, rig: "Rig | None"
+) -> "list[np.ndarray]":
     """Frames ``[N, H, W, 3]`` uint8 that each view begins with."""
-    from cosmos1.generation.given_frames import read_views
+    from cosmos1.generation.given_frames import read_given_frames, read_views
 
+    count = 1 if (options.input_type or "").endswith("image") else options.num_input_frames
+    if task.config.views is None:
+        if path is None:
+            return [frames_of_scene(options.camera_extrinsics_path, count)]
+        return [read_given_frames(path, count)]
+    paths = options.conditioned_images if rig is None else view_paths(options.conditioned_images, rig)
     if len(paths) != task.config.num_views:
         raise ConfigError(
             f"--conditioned_images: {len(paths)} files, the network has {task.config.num_views} views; give one for each"
         )
-    return read_views(paths, 1 if (options.input_type or "").endswith("image") else options.num_input_frames)
+    return read_views(paths, count)
 
 
-def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel") -> "torch.Tensor":
+def _rows_of_views(options: argparse.Namespace, task: "AutoregressiveModel", rig: "Rig | None") -> list[int]:
+    """Row of the view embedding of each view: in order, or by the names of the rig."""
+    num_views = task.config.num_views
+    rows = list(range(num_views)) if rig is None else view_rows(options, task, rig)
+    if len(rows) != num_views:
+        raise ConfigError(
+            f"--rig {options.rig} has {len(rows)} cameras; the network makes all of its {num_views} views at once"
+        )
+    return rows
+
+
+def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel", start: str) -> Signals:
     import torch
 
     from cosmos1.data.sources.bridge import actions_between, read_episode
     from cosmos1.generation.action_control import agreed_frames, frames_of_checkpoint, steps_of
+    from cosmos1.generation.given_frames import first_picture
 
     path = Path(options.action_annotation_path)
     episode = read_episode(None, path, task.config.action.action_dim)
     recorded = frames_of_checkpoint(checkpoint_path(options)) if options.checkpoint else None
     height, width = (size * factor for size, factor in zip(task.config.latent_shape[1:], task.compression_factor[1:]))
     known = {"action_convention": options.action_convention, "height": height, "width": width, "fps": None}
-    # The frame rate does not matter here.
-    frames = agreed_frames(recorded, known if recorded else known | {"fps": options.fps})
+    # The network is not told the frame rate: any will do where none is recorded.
+    frames = agreed_frames(recorded, known if recorded else known | {"fps": options.fps or DEFAULT_FPS})
     steps = steps_of(episode, frames, task)
     actions = actions_between(episode, steps, frames.convention, frames.from_first)
     if frames.from_first and task.config.action.num_actions > 1:
         raise DataError(
             f"{path}: motions seen from the first frame of a window cannot be rolled out; use num_actions=1"
         )
-    return torch.from_numpy(actions).float()
+    facts = asdict(frames) | {"action_annotation": str(path), **vars(task.config.action)}
+    fps = frames.fps / frames.interval  # a video shows every interval-th frame
+    return Signals([first_picture(start)[None]], actions=torch.from_numpy(actions).float(), fps=fps, facts=facts)
 
 
-def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames: "np.ndarray") -> "torch.Tensor":
+def _read_rays(
+    options: argparse.Namespace, task: "AutoregressiveModel", frames: "np.ndarray"
+) -> "tuple[torch.Tensor, CameraPath]":
+    """What the network is told, and the cameras for pictures of the size that was given."""
     import torch
 
     from cosmos1.data.geometry.cameras import plucker_embeddings
@@ -132,6 +176,8 @@ def _read_rays(options: argparse.Namespace, task: "AutoregressiveModel", frames:
     metres_per_unit = options.metres_per_unit or recorded_data(options).get("metres_per_unit")
     source_height, source_width = frames.shape[1:3]
     box = letterbox(source_height, source_width, height, width)
-    cameras = letterbox_cameras(chosen_cameras(options, num_frames, source_height, source_width), box)
-    rays_F6hw = plucker_embeddings(cameras, h, w, metres_per_unit) * (1 - padding_mask(box, h, w))
-    return torch.from_numpy(rays_of_tokens(rays_F6hw, task.config.camera.frames_per_token))[None]
+    cameras = chosen_cameras(options, num_frames, source_height, source_width)
+    rays_F6hw = plucker_embeddings(letterbox_cameras(cameras, box), h, w, metres_per_unit) * (
+        1 - padding_mask(box, h, w)
+    )
+    return torch.from_numpy(rays_of_tokens(rays_F6hw, task.config.camera.frames_per_token))[None], cameras

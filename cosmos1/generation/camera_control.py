@@ -150,19 +150,28 @@ def _frames_of_latents(alignment: str, num_frames: int, num_latents: int) -> "np
 
 
 def _given_frames(options: argparse.Namespace, request: Request) -> "np.ndarray":
-    from cosmos1.data.sources.nerfstudio import read_scene
     from cosmos1.generation.given_frames import read_given_frames
 
     picture = request.visual_input or options.conditioned_image_or_video_path
     if picture is not None:
         return read_given_frames(picture, options.num_input_frames)
-    source = Path(options.camera_extrinsics_path or "")
-    if options.camera_extrinsics_path is None or not (source.is_dir() or source.suffix == ".zip"):
+    return frames_of_scene(options.camera_extrinsics_path, options.num_input_frames)
+
+
+def frames_of_scene(path: "str | None", count: int) -> "np.ndarray":
+    """The first ``count`` pictures ``[count, H, W, 3]`` uint8 of the scene that ``--camera_extrinsics_path`` names.
+
+    Raises ConfigError where it names no scene, which alone has pictures.
+    """
+    from cosmos1.data.sources.nerfstudio import read_scene
+
+    source = Path(path or "")
+    if path is None or not (source.is_dir() or source.suffix == ".zip"):
         raise ConfigError(
             "give --conditioned_image_or_video_path; only a scene (folder or zip) as --camera_extrinsics_path has pictures of "
             "its own"
         )
-    return read_scene(source).read_frames(0, options.num_input_frames)
+    return read_scene(source).read_frames(0, count)
 
 
 def chosen_cameras(options: argparse.Namespace, num_frames: int, source_height: int, source_width: int) -> "CameraPath":
@@ -204,10 +213,15 @@ def _field_of_view(degrees: "float | None") -> float:
 
 
 def save(shot: Shot, prompt: str, frames: "np.ndarray", rays: "dict[str, Any]") -> None:
-    """The mp4, what repeats it, and its cameras as a file that this command reads again."""
+    """The mp4, what repeats it, and its cameras."""
+    command.save(shot.request, prompt, frames, shot.options, rays)
+    save_cameras(shot.request, shot.cameras)
+
+
+def save_cameras(request: Request, cameras: "CameraPath") -> None:
+    """``FOLDER/cameras/NAME.json``, which the generation commands and `camera_pose` read again."""
     from cosmos1.data.sources.camera_files import write_camera_path
 
-    command.save(shot.request, prompt, frames, shot.options, rays)
-    folder = shot.request.save_path.parent / "cameras"
+    folder = request.save_path.parent / "cameras"
     folder.mkdir(exist_ok=True)
-    write_camera_path(folder / f"{shot.request.save_path.stem}.json", shot.cameras)
+    write_camera_path(folder / f"{request.save_path.stem}.json", cameras)

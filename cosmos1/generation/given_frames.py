@@ -35,9 +35,9 @@ def read_given_frames(path: str, count: int, from_start: bool = False) -> np.nda
     return (frames[:count] if from_start else frames[-count:]).copy()
 
 
-def read_views(paths: list[str], count: int, from_start: bool = False) -> list[np.ndarray]:
-    """:func:`read_given_frames` of each view. Raises ConfigError where they are not equally many."""
-    views = [read_given_frames(path, count, from_start) for path in paths]
+def read_views(paths: list[str], count: int) -> list[np.ndarray]:
+    """The first ``count`` frames of each view, or its picture. Raises ConfigError where they are not equally many."""
+    views = [read_given_frames(path, count, from_start=True) for path in paths]
     lengths = [len(frames) for frames in views]
     if len(set(lengths)) > 1:
         raise ConfigError(f"--conditioned_images: {lengths} frames; give videos alone, or pictures alone")

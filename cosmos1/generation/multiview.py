@@ -181,7 +181,6 @@ def _given_frames(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig
     from cosmos1.generation.given_frames import read_views
 
     paths = options.conditioned_images
-    paths = [paths] if isinstance(paths, str) else paths
     if not task.config.condition_mask:
         if paths is not None:
             raise ConfigError("--conditioned_images need a network of the image2world recipes; this one is text2world")
@@ -193,14 +192,23 @@ def _given_frames(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig
             "a network of the image2world recipes needs --conditioned_images, one for each view; --num_input_frames 0 goes "
             "without"
         )
+    return read_views(view_paths(paths, rig), options.num_input_frames)
+
+
+def view_paths(paths: "str | list[str]", rig: "Rig") -> "list[str]":
+    """A path for each view of the rig: as many as are given, or one with the names of the cameras put in.
+
+    Raises ConfigError for another number.
+    """
+    paths = [paths] if isinstance(paths, str) else paths
     if len(paths) == 1 and CAMERA in paths[0]:
-        paths = [paths[0].replace(CAMERA, name) for name in rig.names]
+        return [paths[0].replace(CAMERA, name) for name in rig.names]
     if len(paths) != len(rig.names):
         raise ConfigError(
             f"--conditioned_images: {len(paths)} for {len(rig.names)} views; give one for each of {', '.join(rig.names)}, in "
             f"this order, or one path with {CAMERA} in it"
         )
-    return read_views(paths, options.num_input_frames, from_start=True)
+    return paths
 
 
 def _trajectory(options: argparse.Namespace, task: "DiffusionModel") -> "np.ndarray | None":
@@ -269,10 +277,16 @@ def save(drive: Drive, rig: "Rig", views: "list[np.ndarray]") -> None:
     """``FOLDER/NAME.mp4`` with all views side by side and what repeats it, and ``FOLDER/<camera>/NAME.mp4`` of each."""
     import numpy as np
 
+    facts = {"views": rig.names, "captions": drive.captions}
+    command.save(drive.request, drive.captions[0], rig.preview_picture(np.stack(views)), drive.options, facts)
+    save_views(drive.request, rig, views, drive.options.fps)
+
+
+def save_views(request: Request, rig: "Rig", views: "list[np.ndarray]", fps: float) -> None:
+    """``FOLDER/<camera>/NAME.mp4`` of each view, beside ``FOLDER/NAME.mp4``."""
     from cosmos1.data.video import write_video
 
-    path, facts = drive.request.save_path, {"views": rig.names, "captions": drive.captions}
-    command.save(drive.request, drive.captions[0], rig.preview_picture(np.stack(views)), drive.options, facts)
+    path = request.save_path
     for name, frames in zip(rig.names, views):
         (path.parent / name).mkdir(exist_ok=True)
-        write_video(path.parent / name / path.name, frames, drive.options.fps)
+        write_video(path.parent / name / path.name, frames, fps)

@@ -10,11 +10,12 @@ from typing import Any
 from cosmos1.data.files import read_json_lines
 from cosmos1.errors import ConfigError, DataError
 
-INPUT_FILES = ("visual_input", "camera_extrinsics_path", "prompt_path", "trajectory_path")
+INPUT_FILES = ("visual_input", "action_annotation_path", "camera_extrinsics_path", "prompt_path", "trajectory_path")
 """What a line may name relative to its file."""
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "name": ((str, int), "text"),
     "conditioned_images": ((str, list), "paths"),
+    "view_prompts": ((list,), "a text for each view"),
     "seed": ((int,), "a whole number"),
     "camera_path_amount": ((int, float), "a number"),
     "field_of_view": ((int, float), "a number"),

@@ -7,7 +7,7 @@ several sizes, so that every pose gives another picture and pictures can be matc
 """
 
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -106,34 +106,26 @@ def render_view(
     caster.draw_room(world)
     for index, box in enumerate(world.boxes):
         caster.draw_box(box, world.seed + 101 * (index + 1), world.patch_size / 2)
-    colour = caster.colour.reshape(height, supersampling, width, supersampling, 3).mean(axis=(1, 3))
+    colour = caster.colours().reshape(height, supersampling, width, supersampling, 3).mean(axis=(1, 3))
     middle = slice((supersampling - 1) // 2, supersampling // 2 + 1)
     depth = caster.depth.reshape(height, supersampling, width, supersampling)[:, middle, :, middle].mean(axis=(1, 3))
     return np.rint(np.clip(colour, 0, 1) * 255).astype(np.uint8), depth.astype(np.float32)
 
 
 @dataclass(frozen=True)
-class _Surface:
-    """How one face looks."""
+class _Thing:
+    """The room or a box: six faces, 2 * axis and plus 1 on its far side."""
 
-    base: Tuple[float, float, float]
-    shade: float
+    origin: np.ndarray
+    """Of the rays, in the axes of the thing."""
+    bases: Sequence[Tuple[float, float, float]]
+    shades: Sequence[float]
     patch_size: float
     seed: int
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The pixels (N,) that see one face: 2 * axis, plus 1 on its far side; rays (N, 3) in the axes of the face."""
-
-    rows: np.ndarray
-    columns: np.ndarray
-    rays: np.ndarray
-    face: int
-
-
 class _Caster:
-    """The rays of one picture, what they have met so far, and its colour.
+    """The rays of one picture, and what they have met so far. Colours come last, so that each pixel gets one.
 
     Rays have length one along the optical axis, so that the ray parameter is the depth.
     """
@@ -147,23 +139,22 @@ class _Caster:
         rays[..., 2] = 1
         rays = rays @ pose[:3, :3].T.astype(np.float32)
         self.rays = np.where(np.abs(rays) < 1e-7, np.float32(1e-7), rays)
+        self.local_rays = self.rays.copy()
+        """Of each pixel in the axes of what it sees."""
         self.depth = np.full((height, width), np.inf, np.float32)
-        self.colour = np.zeros((height, width, 3), np.float32)
+        self.surface = np.zeros((height, width), np.int64)
+        """What each pixel sees: 6 * thing + face."""
+        self.things: List[_Thing] = []
 
     def draw_room(self, world: RoomWorld) -> None:
         low = np.array([-world.half_width, -world.half_depth, 0], np.float32)
         high = np.array([world.half_width, world.half_depth, world.height], np.float32)
         origin = self.pose[:3, 3].astype(np.float32)
-        per_axis = (np.where(self.rays > 0, high, low) - origin) / self.rays
-        axis = per_axis.argmin(axis=-1)
-        self.depth[:] = per_axis.min(axis=-1)
-        positive = np.take_along_axis(self.rays, axis[..., None], axis=-1)[..., 0] > 0
-        for face in range(6):
-            rows, columns = np.nonzero((axis == face // 2) & (positive == bool(face % 2)))
-            base = (WALL, WALL, WALL, WALL, FLOOR, CEILING)[face]
-            seen = _Seen(rows, columns, self.rays[rows, columns], face)
-            surface = _Surface(base, ROOM_SHADES[face], world.patch_size, world.seed)
-            self._paint(seen, origin, surface)
+        depth, axis = _first((np.where(self.rays > 0, high, low) - origin) / self.rays)
+        self.depth[:] = depth
+        self.surface[:] = 2 * axis + (_component(self.rays, axis) > 0)
+        bases = (WALL, WALL, WALL, WALL, FLOOR, CEILING)
+        self.things.append(_Thing(origin, bases, ROOM_SHADES, world.patch_size, world.seed))
 
     def draw_box(self, box: Box, seed: int, patch_size: float) -> None:
         region = self._region(box.corners())
@@ -174,33 +165,37 @@ class _Caster:
         rays = np.where(np.abs(rays) < 1e-7, np.float32(1e-7), rays)
         origin = ((self.pose[:3, 3] - box.center()) @ axes).astype(np.float32)
         half = np.sign(rays) * np.array(box.half_size, np.float32)
-        entries, exits = (-half - origin) / rays, ((half - origin) / rays).min(axis=-1)
-        depth = entries.max(axis=-1)
+        nearer, axis = _first((half + origin) / rays)
+        depth, exits = -nearer, _first((half - origin) / rays)[0]
         hit = (depth < exits) & (depth > NEAREST) & (depth < self.depth[region])
         self.depth[region][hit] = depth[hit]
-        axis = entries.argmax(axis=-1)
-        side = np.take_along_axis(rays, axis[..., None], axis=-1)[..., 0] < 0
-        for face in range(6):
-            rows, columns = np.nonzero(hit & (axis == face // 2) & (side == bool(face % 2)))
-            seen = _Seen(rows + region[0].start, columns + region[1].start, rays[rows, columns], face)
-            normal = axes[:, face // 2] * (1 if face % 2 else -1)
-            shade = 0.78 + 0.3 * float(normal @ LIGHT)
-            self._paint(seen, origin, _Surface(box.colour, shade, patch_size, seed))
+        self.local_rays[region][hit] = rays[hit]
+        face = 6 * len(self.things) + 2 * axis + (_component(rays, axis) < 0)
+        self.surface[region][hit] = face[hit]
+        normals = [axes[:, face // 2] * (1 if face % 2 else -1) for face in range(6)]
+        shades = [0.78 + 0.3 * float(normal @ LIGHT) for normal in normals]
+        self.things.append(_Thing(origin, [box.colour] * 6, shades, patch_size, seed))
 
-    def _paint(self, seen: "_Seen", origin: np.ndarray, surface: "_Surface") -> None:
-        """Colour the pixels that see one face; the contrast of patches smaller than a pixel fades."""
-        axis = seen.face // 2
-        depth = self.depth[seen.rows, seen.columns]
-        uv = np.delete(origin + seen.rays * depth[:, None], axis, axis=1)
-        slant = np.abs(seen.rays[:, axis]) / np.linalg.norm(seen.rays, axis=1)
+    def colours(self) -> np.ndarray:
+        """The picture (H, W, 3) in about 0..1; the contrast of patches smaller than a pixel fades."""
+        surface, depth = self.surface.reshape(-1), self.depth.reshape(-1)
+        thing, axis, rays = surface // 6, surface % 6 // 2, self.local_rays.reshape(-1, 3)
+        points = np.stack([each.origin for each in self.things])[thing] + rays * depth[:, None]
+        uv = np.stack(
+            [np.where(axis == 0, points[:, 1], points[:, 0]), np.where(axis == 2, points[:, 1], points[:, 2])]
+        )
+        slant = np.abs(_component(rays, axis)) / np.sqrt((rays**2).sum(axis=1))
         footprint = depth / self.intrinsics[0] / np.maximum(slant, 0.05)
-        colour = np.ones((len(depth), 3), np.float32) * np.array(surface.base, np.float32)
+        patch_sizes = np.array([each.patch_size for each in self.things])
+        seeds = np.array([12 * each.seed for each in self.things])[thing] + surface % 6 * 2
+        colour = np.concatenate([np.array(each.bases, np.float32) for each in self.things])[surface]
         for octave, (size, contrast) in enumerate(PATCH_OCTAVES):
-            cell = size * surface.patch_size
+            cell = (size * patch_sizes).astype(np.float32)[thing]
             fade = contrast * np.clip(1.5 - 1.5 * footprint / cell, 0, 1)
-            tint = _patches(uv / cell, surface.seed * 12 + seen.face * 2 + octave) - 0.5
-            colour += fade[:, None] * (0.45 * tint + 0.55 * tint[:, :1])
-        self.colour[seen.rows, seen.columns] = colour * surface.shade
+            tint = _patches(uv / cell, seeds + octave) - np.float32(0.5)
+            colour += (fade * (0.45 * tint + 0.55 * tint[0])).T
+        colour *= np.concatenate([each.shades for each in self.things]).astype(np.float32)[surface, None]
+        return colour.reshape(*self.depth.shape, 3)
 
     def _region(self, corners: np.ndarray) -> Optional[Tuple[slice, slice]]:
         """Rows and columns of the picture that can see these corners' hull; None when it is out of sight."""
@@ -220,14 +215,26 @@ class _Caster:
         return region if all(part.start < part.stop for part in region) else None
 
 
-def _patches(uv: np.ndarray, seed: int) -> np.ndarray:
-    """A colour (N, 3) in 0..1 for the unit cell that each (N, 2) lies in: a hash of the cell."""
-    cells = np.floor(uv).astype(np.int64).astype(np.uint32)
-    mixed = cells[:, 0] * np.uint32(0x9E3779B1) ^ cells[:, 1] * np.uint32(0x85EBCA77) ^ np.uint32(seed * 7919 % 2**32)
+def _first(depths: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The smallest of three depths (..., 3), and which it is; numpy's own reductions are slow on so short an axis."""
+    x, y, z = np.moveaxis(depths, -1, 0)
+    nearest = np.minimum(x, y)
+    return np.minimum(nearest, z), np.where(z < nearest, 2, np.where(y < x, 1, 0))
+
+
+def _component(vectors: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """The component (...) of each vector (..., 3) that ``axis`` (...) names."""
+    return np.take_along_axis(vectors, axis[..., None], axis=-1)[..., 0]
+
+
+def _patches(uv: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """A colour (3, N) in 0..1 for the unit cell that each (2, N) lies in: a hash of the cell and its seed (N,)."""
+    u, v = np.floor(uv).astype(np.int64).astype(np.uint32)
+    mixed = u * np.uint32(0x9E3779B1) ^ v * np.uint32(0x85EBCA77) ^ (seeds * 7919).astype(np.uint32)
     mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
     mixed = (mixed ^ (mixed >> np.uint32(12))) * np.uint32(0x297A2D39)
     mixed ^= mixed >> np.uint32(15)
-    return np.stack([(mixed >> np.uint32(shift)) & np.uint32(0xFF) for shift in (0, 8, 16)], axis=1) / np.float32(255)
+    return np.stack([(mixed >> np.uint32(shift)) & np.uint32(0xFF) for shift in (0, 8, 16)]) / np.float32(255)
 
 
 def _bright(random: np.random.RandomState) -> Tuple[float, float, float]:
