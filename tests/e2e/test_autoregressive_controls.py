@@ -77,13 +77,18 @@ def test_action_control(tmp_path):
     folder = train(
         "action_control", factory, tmp_path / "tokens", tmp_path / "runs", "model.config.latent_shape=[2,2,3]"
     )
-    annotation = next((tmp_path / "arm" / "annotation" / "train").glob("*.json"))
-    start = tmp_path / "arm" / "videos" / "train" / annotation.stem / "rgb.mp4"
-    options = ("--input_image_or_video_path", start, "--action_annotation_path", annotation)
-    video = generate(folder, tmp_path / "out.mp4", *options)
-    assert video.shape == (6, 32, 48, 3)
+    true, shuffled = tmp_path / "generated", tmp_path / "generated_shuffled"
+    greedy = ("--checkpoint", folder, "--dataset_path", tmp_path / "arm", "--temperature", "0", "--video_save_path")
+    run("recipes/generate/autoregressive.py", *greedy, true)
+    run("recipes/generate/autoregressive.py", *greedy, shuffled, "--shuffle_actions")
+    video, facts = read_video(true / "4.mp4"), json.loads((shuffled / "4.json").read_text())
+    assert video.shape == (6, 32, 48, 3) and facts["fps"] == 5 and facts["action_annotation"].endswith("val/5.json")
     # The first frame is that of the episode, as far as its tokens show it.
+    start = tmp_path / "arm" / "videos" / "val" / "4" / "rgb.mp4"
     assert np.abs(video[0].astype(float) - read_video(start)[0]).mean() < 30
+    folders = ("--generated", true, "--shuffled", shuffled, "--dataset_path", tmp_path / "arm")
+    run("-m", "cosmos1.evaluation", "action_following", *folders, "--output", tmp_path / "rolled_out.json")
+    assert json.loads((tmp_path / "rolled_out.json").read_text())["metrics"]["psnr"]["true"] > 5
     measure = ("--control", "action", "--checkpoint", folder, "--num_samples", "2", "--num_generated", "1")
     output = ("--output", tmp_path / "following.json", "--contact_sheet", tmp_path / "following.png")
     run("-m", "cosmos1.evaluation", "control_following", *measure, *output)
@@ -124,13 +129,19 @@ def test_camera_control(tmp_path):
     folder = train(
         "camera_control", factory, tmp_path / "tokens", tmp_path / "runs", grid, "data.validation_fraction=0.4"
     )
-    scene = tmp_path / "scenes" / "000.zip"
     start = tmp_path / "start.png"
     _write_picture(start, np.full((32, 48, 3), 90, np.uint8))
     options = ("--input_image_or_video_path", start, "--prompt", "A room.")
-    by_name = generate(folder, tmp_path / "named.mp4", *options, "--camera_path", "pan")
-    by_file = generate(folder, tmp_path / "file.mp4", *options, "--camera_extrinsics_path", scene)
-    assert by_name.shape == by_file.shape == (9, 32, 48, 3)
+    assert generate(folder, tmp_path / "named.mp4", *options, "--camera_path", "pan").shape == (9, 32, 48, 3)
+    assert (tmp_path / "cameras" / "named.json").exists()
+    # Scenes bring their own first pictures.
+    scenes = [{"prompt": "A room.", "name": n, "camera_extrinsics_path": f"scenes/{n}.zip"} for n in ("000", "001")]
+    (tmp_path / "batch.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scenes))
+    batch = ("--batch_input_path", tmp_path / "batch.jsonl", "--video_save_path", tmp_path / "generated")
+    run("recipes/generate/autoregressive.py", "--checkpoint", folder, *batch, "--num_input_frames", "1")
+    cameras = ("--cameras", tmp_path / "scenes", "--demo_world", "--output", tmp_path / "pose.json")
+    run("-m", "cosmos1.evaluation", "camera_pose", "--generated", tmp_path / "generated", *cameras)
+    assert "rotation_error" in json.loads((tmp_path / "pose.json").read_text())["metrics"]
     refused = run("recipes/generate/autoregressive.py", "--checkpoint", folder, *options, check=False)
     assert refused.returncode == 2
     assert "takes the control signal camera; give --camera_extrinsics_path or --camera_path" in refused.stderr
@@ -157,7 +168,28 @@ def test_views_and_trajectory(tmp_path):
     folder = train(
         "multiview", factory, tmp_path / "tokens", tmp_path / "runs", *network, "data.validation_fraction=0.4"
     )
-    views = [tmp_path / "drives" / "videos" / camera / "000.mp4" for camera in ("front", "left")]
-    options = ("--conditioned_images", *views, "--num_input_frames", "1", "--prompt", "A drive.")
-    video = generate(folder, tmp_path / "out.mp4", *options, "--trajectory", "left")
-    assert video.shape == (9, 32, 96, 3)
+    line = {"prompt": "A drive.", "conditioned_images": str(tmp_path / "drives/videos/{camera}/000.mp4")}
+    lines = [line | {"name": "000", "trajectory": "left"}, line | {"name": "001", "trajectory_path": "001.json"}]
+    (tmp_path / "drives/trajectory/batch.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    batch = ("--batch_input_path", tmp_path / "drives/trajectory/batch.jsonl", "--rig", tmp_path / "rig.json")
+    places = ("--checkpoint", folder, "--video_save_path", tmp_path / "generated", "--fps", "10")
+    run("recipes/generate/autoregressive.py", *places, *batch, "--num_input_frames", "1", "--temperature", "0")
+    assert read_video(tmp_path / "generated/000.mp4").shape == (9, 32, 96, 3)
+    front, left = (read_video(tmp_path / "generated" / camera / "001.mp4") for camera in ("front", "left"))
+    # Each view begins with its own picture.
+    starts = [
+        read_video(tmp_path / "drives/videos" / camera / "000.mp4")[0].astype(float) for camera in ("front", "left")
+    ]
+    assert np.abs(front[0] - starts[0]).mean() < np.abs(front[0] - starts[1]).mean()
+    assert np.abs(left[0] - starts[1]).mean() < np.abs(left[0] - starts[0]).mean()
+    truth = (
+        "--trajectories",
+        tmp_path / "drives/trajectory",
+        "--demo_world",
+        tmp_path / "drives",
+        "--rig",
+        tmp_path / "rig.json",
+    )
+    followed = ("--generated", tmp_path / "generated/front", *truth, "--output", tmp_path / "following.json")
+    run("-m", "cosmos1.evaluation", "trajectory_following", *followed)
+    assert "mean_error" in json.loads((tmp_path / "following.json").read_text())["metrics"]

@@ -106,7 +106,7 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ((*BASE,), "--input_image_or_video_path or --batch_input_path"),
+        ((*BASE,), "give one of --input_image_or_video_path, --conditioned_images"),
         ((*START,), "give --checkpoint FOLDER, or --model"),
         ((*V2W, *START), "needs --prompt"),
         ((*BASE, *START, "--prompt", "A bar."), "reads no text"),
@@ -117,6 +117,11 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
         ((*BASE, *START, "--field_of_view", "50"), "--field_of_view"),
         ((*BASE, *START, "--conditioned_images", "start.mp4"), "give one of"),
         ((*V2W, *START, "--prompt", "a", "--view_prompts", "a"), "--view_prompts"),
+        ((*BASE, "--dataset_path", "bridge"), "--dataset_path: the network takes no actions"),
+        ((*BASE, *START, "--shuffle_actions"), "--shuffle_actions"),
+        ((*BASE, *START, "--dataset_path", "bridge"), "given: input_image_or_video_path, dataset_path"),
+        ((*V2W, "--camera_extrinsics_path", "scene", "--prompt", "a"), "takes no control signal of this kind (camera)"),
+        ((*BASE, *START, "--rig", "six_cameras"), "--rig: the network takes no control signal of this kind (views)"),
         (("--checkpoint_dir", "/all", "--ar_model_dir", "4B", *START), "/all/4B does not exist"),
         ((*BASE, *START, "--tp_size", "2"), "--nproc_per_node=2"),
         ((*BASE, "--input_image_or_video_path", "none.mp4"), "none.mp4"),
