@@ -45,7 +45,8 @@ def call(
     name = f"{log.parent.name if log.stem == 'log' else log.stem}: {' '.join(words[:3])}"
     # 124: timeout had to ask.
     if done.returncode not in ((0, 124) if seconds else (0,)):
-        lines = log.read_text().splitlines()[-25:]
+        # What the program said, without torchrun's account of it.
+        lines = log.read_text().partition("torch/distributed/elastic")[0].splitlines()[-25:]
         raise Failed("\n".join([*lines, f"{name} failed with status {done.returncode}; see {log}"]))
     print(f"{time.monotonic() - started:6.1f} s  {name}", flush=True)
 

@@ -6,10 +6,10 @@
 
 With a Video2World checkpoint add --prompt "The robot lifts the cup.", and what the network was trained to obey:
 
-    action control    --action_annotation_path episode.json in place of the prompt
+    action control    --action_annotation_path episode.json in place of the prompt, or --dataset_path bridge for all episodes
     camera control    --camera_path orbit --camera_path_amount 25, or --camera_extrinsics_path FILE
     several views     --conditioned_images front.png left.png ... in place of --input_image_or_video_path; --view_prompts
-                      where each view has a text
+                      where each view has a text; --rig rig.json for a video of each view
     trajectory        --trajectory left --trajectory_speed 8, or --trajectory_path FILE
 
 Docs: docs/autoregressive_controls.md.
