@@ -91,7 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_option(parser)
     add("--batch_size", "--batch-size", type=int, default=10, help="frames per pass of the tokenizer")
     add("--frames_per_shard", type=int, default=8192, help="larger datasets get several files of frames")
-    add("--num_workers", "--num-workers", type=int, default=len(os.sched_getaffinity(0)), help="threads that decode")
+    # Ranks of torchrun share the cores of their machine.
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    add("--num_workers", "--num-workers", type=int, default=max(1, cores), help="threads that decode")
     add_folder_options(parser, stop_at="episode that cannot be used")
     return parser
 

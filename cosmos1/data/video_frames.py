@@ -22,6 +22,8 @@ HDR_TO_SDR = (
     "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
     "zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
 )
+# One per core otherwise; many videos are read at once, on machines of many cores, by many ranks.
+DECODER_THREADS = 4
 SQUARE_PIXELS = "scale=trunc(iw*sar/2)*2:ih,setsar=1"
 
 
@@ -48,7 +50,7 @@ def open_video(path: Path):
     except DataError:
         container.close()
         raise
-    stream.thread_type = "AUTO"
+    stream.thread_type, stream.codec_context.thread_count = "AUTO", DECODER_THREADS
     return container, stream
 
 
