@@ -114,7 +114,7 @@ DIFFUSION_TASKS = {
     ),
     "action": Task(
         "wander",
-        64,
+        512,
         [PREPARE_ARM],
         [f"diffusion/action_control.py --factory cosmos_diffusion_tiny_video2world_action_ctrl_finetune {DIFFUSION}"],
         [
@@ -170,7 +170,7 @@ DIFFUSION_TASKS = {
 TOKEN_TASKS = {
     "instruction_tokens": Task(
         "instructed",
-        32,
+        64,
         [
             f"""data_prep/autoregressive_video2world_dataset.py --instruction_path WORLDS/instructed --bridge_split train
             --output_dir TASK/data --num_context_frames 17 {SIZE} {FACTORED}"""
@@ -198,7 +198,7 @@ TOKEN_TASKS = {
     ),
     "camera_tokens": Task(
         "camera",
-        32,
+        64,
         [f"{PREPARE_CAMERA} {FACTORED}"],
         [
             f"""autoregressive/camera_control.py --factory cosmos_autoregressive_tiny_video2world_cameractrl_finetune {TOKENS}

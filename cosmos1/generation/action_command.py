@@ -47,9 +47,16 @@ def parser(description: str) -> argparse.ArgumentParser:
 def add_dataset_options(p) -> None:
     """A video of every episode of a split, for a parser or a group of its options."""
     p.add_argument("--dataset_path", help="folder of annotation/ and videos/")
-    p.add_argument("--split", choices=SPLITS, default="val")
-    p.add_argument("--camera", type=count_from(0), default=0, help='place in the "videos" list of an annotation')
+    p.add_argument("--split", choices=SPLITS, help="default: val")
+    p.add_argument("--camera", type=count_from(0), help='place in the "videos" list of an annotation; default: 0')
     p.add_argument("--shuffle_actions", action="store_true", help="follow the actions of the next episode instead")
+
+
+def check_dataset_options(options: argparse.Namespace) -> None:
+    """Raise ConfigError for those that would have no effect."""
+    given = [name for name in ("split", "camera", "shuffle_actions") if getattr(options, name) not in (None, False)]
+    if given and options.dataset_path is None:
+        raise ConfigError(f"--{given[0]} goes with --dataset_path; give that, or leave it out")
 
 
 @dataclass
@@ -62,6 +69,7 @@ class RollOut:
 
 def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut]:
     """The videos asked for. Raises ConfigError for options that do not go together, DataError for bad annotations."""
+    check_dataset_options(options)
     one = [options.input_image_or_video_path, options.action_annotation_path]
     if (options.dataset_path is None) == (None in one) or (options.dataset_path and any(one)):
         raise ConfigError(
@@ -69,8 +77,6 @@ def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut
         )
     if options.dataset_path:
         return roll_outs_of_dataset(options, action_dim)
-    if options.shuffle_actions:
-        raise ConfigError("--shuffle_actions takes the actions of another episode of --dataset_path; give that")
     episode = read_episode(None, Path(options.action_annotation_path), action_dim)
     save_path = output_path(options, is_folder=False)
     return [RollOut(episode, Request(episode.text, options.input_image_or_video_path, save_path))]
@@ -78,14 +84,14 @@ def read_roll_outs(options: argparse.Namespace, action_dim: int) -> list[RollOut
 
 def roll_outs_of_dataset(options: argparse.Namespace, action_dim: int) -> list[RollOut]:
     """One video for each episode of ``--dataset_path``, called as the episode is. Raises DataError for bad annotations."""
-    folder = output_path(options, is_folder=True)
-    episodes, _ = read_episodes(Path(options.dataset_path), options.split, action_dim)
+    folder, split = output_path(options, is_folder=True), options.split or "val"
+    episodes, _ = read_episodes(Path(options.dataset_path), split, action_dim)
     if options.shuffle_actions and len(episodes) < 2:
-        raise DataError(f"{options.dataset_path}: split {options.split} has one episode; --shuffle_actions needs two")
+        raise DataError(f"{options.dataset_path}: split {split} has one episode; --shuffle_actions needs two")
     shift = 1 if options.shuffle_actions else 0
     followed = episodes[shift:] + episodes[:shift]
     return [
-        RollOut(actions, Request(actions.text, str(episode.video(options.camera)), folder / f"{episode.name}.mp4"))
+        RollOut(actions, Request(actions.text, str(episode.video(options.camera or 0)), folder / f"{episode.name}.mp4"))
         for episode, actions in zip(episodes, followed)
     ]
 

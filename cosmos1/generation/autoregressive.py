@@ -81,6 +81,19 @@ def task_of_size(size: str) -> AutoregressiveModel:
     return AutoregressiveModel(config=gpt_config(size), tokenizer="dct_fsq" if size.startswith("tiny") else "cosmos_dv")
 
 
+def given_latents(task: AutoregressiveModel, num_frames: int) -> int:
+    """Latent frames that ``num_frames`` given ones make; raises :class:`ConfigError` where they make none."""
+    per_token, clip = (
+        task.compression_factor[0],
+        clip_shape(task.config.latent_shape, tuple(task.compression_factor))[0],
+    )
+    if (num_frames - 1) % per_token or num_frames >= clip:
+        raise ConfigError(
+            f"--num_input_frames {num_frames}: use 1 or 1 + a multiple of {per_token}, fewer than the {clip} frames of the clip"
+        )
+    return 1 + (num_frames - 1) // per_token
+
+
 def _pictures(task: AutoregressiveModel, frames: np.ndarray, height: int, width: int) -> torch.Tensor:
     """Given frames as a clip ``[1, 3, T, height, width]``, brought to their size as the data of the task were."""
     if task.config.camera is not None:
@@ -132,18 +145,14 @@ class AutoregressiveGenerator:
         """Tokens ``[t, h, w]``. Frames are followed by their last one up to the length of the clip, which does not change
         their tokens."""
         num_frames, height, width = self.video_shape
-        per_token, count = self.task.compression_factor[0], len(frames)
+        count = len(frames)
         if self.task.single_frames:
             return self._encoder.encode(_pictures(self.task, frames[-1:], height, width))[0]
-        if (count - 1) % per_token or count >= num_frames:
-            raise ConfigError(
-                f"--num_input_frames {count}: use 1 or 1 + a multiple of {per_token}, fewer than the {num_frames} frames of "
-                "the clip"
-            )
+        num_latents = given_latents(self.task, count)
         clip = _pictures(self.task, frames, height, width)
         clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, num_frames - count, -1, -1)], dim=2)
         ids = self._encoder.encode(clip.to(device()))
-        return ids[0, : 1 + (count - 1) // per_token]
+        return ids[0, :num_latents]
 
     def generate(
         self,

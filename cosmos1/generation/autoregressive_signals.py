@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from cosmos1.data.geometry.actions import ACTION_CONVENTIONS
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation.action_command import add_dataset_options
-from cosmos1.generation.camera_control import add_camera_options, chosen_cameras, frames_of_scene
+from cosmos1.generation.camera_options import add_camera_options, chosen_cameras, frames_of_scene
 from cosmos1.generation.command import checkpoint_path, recorded_data
-from cosmos1.generation.multiview import CAMERA, view_paths, view_rows
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
+from cosmos1.generation.view_options import CAMERA, view_paths, view_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +29,11 @@ OPTIONS = {
     "views": (("conditioned_images",), ("view_prompts", "rig")),
     "trajectory": (("trajectory", "trajectory_path"), ("trajectory_speed",)),
 }
-OF_A_LINE = {"action_annotation_path", "view_prompts", "conditioned_images", "camera_extrinsics_path", "camera_path"}
-OF_A_LINE |= {"camera_path_amount", "field_of_view", "trajectory", "trajectory_path", "trajectory_speed"}
-"""Those that a line of ``--batch_input_path`` may set."""
+FOR_ALL_VIDEOS = ("action_convention", "metres_per_unit", "rig")
+PER_VIDEO = ("visual_input", "seed") + tuple(
+    option for options in OPTIONS.values() for option in sum(options, ()) if option not in FOR_ALL_VIDEOS
+)
+"""What a line of ``--batch_input_path`` may set."""
 DEFAULT_FPS = 25.0
 
 
@@ -95,11 +97,16 @@ def read_signals(
     config = task.config
     if config.action is not None:
         return _read_actions(options, task, path)
+    rows = None if config.views is None else _rows_of_views(options, task, rig)
     signals = Signals(_given_frames(options, task, path, rig))
-    if config.views is not None:
-        signals.controls["view_indices"] = torch.tensor([_rows_of_views(options, task, rig)])
+    if rows is not None:
+        signals.controls["view_indices"] = torch.tensor([rows])
+        signals.facts["views"] = rig.names if rig else None
     if config.camera is not None:
-        signals.controls["plucker_tokens"], signals.cameras = _read_rays(options, task, signals.views[0])
+        signals.facts["metres_per_unit"] = options.metres_per_unit or recorded_data(options).get("metres_per_unit")
+        signals.controls["plucker_tokens"], signals.cameras = _read_rays(
+            options, task, signals.views[0], signals.facts["metres_per_unit"]
+        )
     if config.trajectory is not None:
         signals.controls["trajectory"] = torch.from_numpy(chosen_trajectory(options))[None]
     return signals
@@ -109,25 +116,39 @@ def _given_frames(
     options: argparse.Namespace, task: "AutoregressiveModel", path: str | None, rig: "Rig | None"
 ) -> "list[np.ndarray]":
     """Frames ``[N, H, W, 3]`` uint8 that each view begins with."""
+    from cosmos1.generation.autoregressive import given_latents
     from cosmos1.generation.given_frames import read_given_frames, read_views
 
     count = 1 if (options.input_type or "").endswith("image") else options.num_input_frames
-    if task.config.views is None:
-        if path is None:
-            return [frames_of_scene(options.camera_extrinsics_path, count)]
-        return [read_given_frames(path, count)]
-    paths = options.conditioned_images if rig is None else view_paths(options.conditioned_images, rig)
-    if len(paths) != task.config.num_views:
+    if task.config.views is not None:
+        views = read_views(_paths_of_views(options.conditioned_images, task.config.num_views, rig), count)
+    elif path is None:
+        views = [frames_of_scene(options.camera_extrinsics_path, count)]
+    else:
+        views = [read_given_frames(path, count)]
+    given_latents(task, len(views[0]))
+    return views
+
+
+def _paths_of_views(paths: "str | list[str]", num_views: int, rig: "Rig | None") -> list[str]:
+    if rig is not None:
+        return view_paths(paths, rig)
+    paths = [paths] if isinstance(paths, str) else paths
+    if CAMERA in paths[0]:
         raise ConfigError(
-            f"--conditioned_images: {len(paths)} files, the network has {task.config.num_views} views; give one for each"
+            f"--conditioned_images {paths[0]}: give the --rig that names the cameras, or a path for each view"
         )
-    return read_views(paths, count)
+    if len(paths) != num_views:
+        raise ConfigError(
+            f"--conditioned_images: {len(paths)} files, the network has {num_views} views; give one for each"
+        )
+    return paths
 
 
 def _rows_of_views(options: argparse.Namespace, task: "AutoregressiveModel", rig: "Rig | None") -> list[int]:
     """Row of the view embedding of each view: in order, or by the names of the rig."""
     num_views = task.config.num_views
-    rows = list(range(num_views)) if rig is None else view_rows(options, task, rig)
+    rows = list(range(num_views)) if rig is None else view_rows(options, num_views, rig)
     if len(rows) != num_views:
         raise ConfigError(
             f"--rig {options.rig} has {len(rows)} cameras; the network makes all of its {num_views} views at once"
@@ -156,12 +177,13 @@ def _read_actions(options: argparse.Namespace, task: "AutoregressiveModel", star
             f"{path}: motions seen from the first frame of a window cannot be rolled out; use num_actions=1"
         )
     facts = asdict(frames) | {"action_annotation": str(path), **vars(task.config.action)}
+    facts["control_rate"] = facts.pop("fps")  # Not that of the mp4, which --fps may change.
     fps = frames.fps / frames.interval  # a video shows every interval-th frame
     return Signals([first_picture(start)[None]], actions=torch.from_numpy(actions).float(), fps=fps, facts=facts)
 
 
 def _read_rays(
-    options: argparse.Namespace, task: "AutoregressiveModel", frames: "np.ndarray"
+    options: argparse.Namespace, task: "AutoregressiveModel", frames: "np.ndarray", metres_per_unit: float | None
 ) -> "tuple[torch.Tensor, CameraPath]":
     """What the network is told, and the cameras for pictures of the size that was given."""
     import torch
@@ -173,7 +195,6 @@ def _read_rays(
 
     _, h, w = task.config.latent_shape
     num_frames, height, width = clip_shape(task.config.latent_shape, tuple(task.compression_factor))
-    metres_per_unit = options.metres_per_unit or recorded_data(options).get("metres_per_unit")
     source_height, source_width = frames.shape[1:3]
     box = letterbox(source_height, source_width, height, width)
     cameras = chosen_cameras(options, num_frames, source_height, source_width)

@@ -3,14 +3,12 @@
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosmos1.data.geometry.cameras import NAMED_PATHS
-from cosmos1.errors import ConfigError
 from cosmos1.generation import command
+from cosmos1.generation.camera_options import add_camera_options, chosen_cameras, frames_of_scene, save_cameras
 from cosmos1.generation.requests import Request, read_requests
-from cosmos1.option_types import count_from, number, positive_number
+from cosmos1.option_types import count_from
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "recipes/generate/camera_control.py"
 PER_VIDEO = ("visual_input", "camera_extrinsics_path", "camera_path", "camera_path_amount", "field_of_view", "seed")
-DEFAULT_FIELD_OF_VIEW = 62.0  # degrees
-LARGEST_ASPECT_DIFFERENCE = 0.02
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -35,20 +31,6 @@ def parser(description: str) -> argparse.ArgumentParser:
     add_camera_options(p)
     p.add_argument("--frame_alignment", choices=("latent", "first"), help="default: as the network was trained")
     return p
-
-
-def add_camera_options(p) -> None:
-    """The path of the camera, for a parser or a group of its options."""
-    p.add_argument("--camera_extrinsics_path", help="a camera file, transforms.json, a scene folder, or a DL3DV zip")
-    p.add_argument("--camera_path", choices=tuple(NAMED_PATHS), help="instead of a file")
-    p.add_argument(
-        "--camera_path_amount",
-        type=number,
-        help="of --camera_path: degrees, or units for dolly; default: 30, or 1 unit",
-    )
-    what = f"horizontal, of the picture, in degrees; default {DEFAULT_FIELD_OF_VIEW:g}"
-    p.add_argument("--field_of_view", type=number, help=f"of --camera_path: {what}")
-    p.add_argument("--metres_per_unit", type=positive_number, help="default: as the network was trained")
 
 
 @dataclass
@@ -158,70 +140,7 @@ def _given_frames(options: argparse.Namespace, request: Request) -> "np.ndarray"
     return frames_of_scene(options.camera_extrinsics_path, options.num_input_frames)
 
 
-def frames_of_scene(path: "str | None", count: int) -> "np.ndarray":
-    """The first ``count`` pictures ``[count, H, W, 3]`` uint8 of the scene that ``--camera_extrinsics_path`` names.
-
-    Raises ConfigError where it names no scene, which alone has pictures.
-    """
-    from cosmos1.data.sources.nerfstudio import read_scene
-
-    source = Path(path or "")
-    if path is None or not (source.is_dir() or source.suffix == ".zip"):
-        raise ConfigError(
-            "give --conditioned_image_or_video_path; only a scene (folder or zip) as --camera_extrinsics_path has pictures of "
-            "its own"
-        )
-    return read_scene(source).read_frames(0, count)
-
-
-def chosen_cameras(options: argparse.Namespace, num_frames: int, source_height: int, source_width: int) -> "CameraPath":
-    """One camera per frame of the video, for pictures of the size that is given, before they are letterboxed."""
-    import numpy as np
-
-    from cosmos1.data.geometry.cameras import CameraPath, named_path
-    from cosmos1.data.sources.camera_files import cameras_for_video, read_camera_path
-
-    if (options.camera_extrinsics_path is None) == (options.camera_path is None):
-        raise ConfigError(f"give either --camera_extrinsics_path or --camera_path {{{','.join(NAMED_PATHS)}}}")
-    if options.camera_path is not None:
-        if options.camera_path not in NAMED_PATHS:
-            raise ConfigError(f"--camera_path {options.camera_path}: there is none; use {', '.join(NAMED_PATHS)}")
-        poses = named_path(options.camera_path, num_frames, options.camera_path_amount)
-        focal = source_width / 2 / np.tan(np.radians(_field_of_view(options.field_of_view)) / 2)
-        intrinsics = np.tile([focal, focal, source_width / 2, source_height / 2], (num_frames, 1))
-        return CameraPath(poses, intrinsics, source_height, source_width)
-    for name in ("camera_path_amount", "field_of_view"):
-        if getattr(options, name) is not None:
-            raise ConfigError(f"--{name} goes with --camera_path; --camera_extrinsics_path says its own, leave it out")
-    where = str(options.camera_extrinsics_path)
-    path = read_camera_path(Path(where))
-    aspect, needed = source_width / source_height, path.width / path.height
-    if abs(aspect / needed - 1) > LARGEST_ASPECT_DIFFERENCE:
-        raise ConfigError(
-            f"--camera_extrinsics_path {where}: its cameras take pictures of {path.height} x {path.width}, the given "
-            f"picture has {source_height} x {source_width}. Give a picture of the same shape, or other cameras."
-        )
-    return cameras_for_video(path, num_frames, source_height, source_width, where)
-
-
-def _field_of_view(degrees: "float | None") -> float:
-    if degrees is None:
-        return DEFAULT_FIELD_OF_VIEW
-    if not 1 <= degrees <= 170:
-        raise ConfigError(f"--field_of_view {degrees:g}: give 1 to 170 degrees.")
-    return degrees
-
-
 def save(shot: Shot, prompt: str, frames: "np.ndarray", rays: "dict[str, Any]") -> None:
     """The mp4, what repeats it, and its cameras."""
     command.save(shot.request, prompt, frames, shot.options, rays)
     save_cameras(shot.request, shot.cameras)
-
-
-def save_cameras(request: Request, cameras: "CameraPath") -> None:
-    """``FOLDER/cameras/NAME.json``, which the generation commands and `camera_pose` read again."""
-    from cosmos1.data.sources.camera_files import write_camera_path
-
-    folder = request.save_path.parent / "cameras"
-    folder.mkdir(exist_ok=True)
-    write_camera_path(folder / f"{request.save_path.stem}.json", cameras)

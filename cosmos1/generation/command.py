@@ -166,15 +166,20 @@ def choose_network(
 def open_generator(options: argparse.Namespace, task: "DiffusionModel") -> "VideoGenerator":
     """The network on all processes; says what was loaded."""
     from cosmos1.generation.generator import VideoGenerator
-    from cosmos1.parallel import process_groups
     from cosmos1.parallel.strategy import MegatronStrategy
 
     strategy = MegatronStrategy(tensor_model_parallel_size=options.tp_size, context_parallel_size=options.cp_size)
     generator = VideoGenerator(task, strategy, checkpoint_path(options), options.ema)
-    if process_groups.is_main_rank():
-        for line in generator.report:
-            print(line)
+    tell(*generator.report)
     return generator
+
+
+def tell(*lines: str) -> None:
+    """Print lines from one process."""
+    from cosmos1.parallel import process_groups
+
+    if process_groups.is_main_rank():
+        print(*lines, sep="\n")
 
 
 def sampling_settings(options: argparse.Namespace) -> "GenerationSettings":

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosmos1.conditioning.settings import NUM_TEXT_TOKENS, TEXT_WIDTH
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
 from cosmos1.generation.requests import Request, output_path, read_batch
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
+from cosmos1.generation.view_options import CAMERA, save_views, view_paths, view_rows, view_texts
 from cosmos1.option_types import count_from, number
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "recipes/generate/multiview.py"
 PER_VIDEO = ("prompt_path", "conditioned_images", "trajectory_path", "trajectory", "trajectory_speed", "seed")
-CAMERA = "{camera}"
 REPEATED_FRAMES = 10.0
 
 
@@ -70,7 +69,7 @@ def generate(options: argparse.Namespace) -> None:
     task = command.choose_network(options, PROGRAM, lambda size: _untrained(size, rig, options))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
     shape.latent_shape(task.config)
-    rows = view_rows(options, task, rig)
+    rows = view_rows(options, task.config.views.num_views, rig)
     drives = [read_drive(options, request, task, rig, rows) for request in requests]
     for drive in drives:
         if drive.given_frames:
@@ -78,8 +77,9 @@ def generate(options: argparse.Namespace) -> None:
         drive.captions = [check_prompt(caption) for caption in drive.captions]
 
     generator = command.open_generator(options, task)
-    texts = view_texts(generator, rig, [drive.captions for drive in drives])
-    negative = view_texts(generator, rig, [[options.negative_prompt] * len(rig.names)])[0]
+    *texts, negative = drive_texts(
+        generator, rig, [*(drive.captions for drive in drives), [options.negative_prompt] * len(rows)]
+    )
     for drive, text in zip(drives, texts):
         views = generate_views(generator, drive, text, negative if options.negative_prompt else None, shape)
         views = [finish_video(frames) for frames in views]
@@ -110,23 +110,6 @@ def _untrained(size: str, rig: "Rig", options: argparse.Namespace) -> "Diffusion
     if options.trajectory is not None or options.trajectory_path is not None:
         task.config.trajectory = TrajectoryConditioning()
     return task
-
-
-def view_rows(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig") -> "list[int]":
-    """Row of the view embedding of each camera: by name where training recorded names, else by place.
-
-    Raises ConfigError for a rig that the network does not know.
-    """
-    num_views, names = task.config.views.num_views, command.recorded_data(options).get("cameras")
-    if names is None and len(rig.names) != num_views:
-        raise ConfigError(
-            f"--rig {options.rig} has {len(rig.names)} cameras ({', '.join(rig.names)}), the network was trained with "
-            f"{num_views} views; give the rig of the training data"
-        )
-    unknown = [name for name in rig.names if name not in (names or rig.names)]
-    if unknown:
-        raise ConfigError(f"--rig {options.rig} has the camera {unknown[0]}, the network knows {', '.join(names)}")
-    return [(names or rig.names).index(name) for name in rig.names]
 
 
 def read_drive(
@@ -195,22 +178,6 @@ def _given_frames(options: argparse.Namespace, task: "DiffusionModel", rig: "Rig
     return read_views(view_paths(paths, rig), options.num_input_frames)
 
 
-def view_paths(paths: "str | list[str]", rig: "Rig") -> "list[str]":
-    """A path for each view of the rig: as many as are given, or one with the names of the cameras put in.
-
-    Raises ConfigError for another number.
-    """
-    paths = [paths] if isinstance(paths, str) else paths
-    if len(paths) == 1 and CAMERA in paths[0]:
-        return [paths[0].replace(CAMERA, name) for name in rig.names]
-    if len(paths) != len(rig.names):
-        raise ConfigError(
-            f"--conditioned_images: {len(paths)} for {len(rig.names)} views; give one for each of {', '.join(rig.names)}, in "
-            f"this order, or one path with {CAMERA} in it"
-        )
-    return paths
-
-
 def _trajectory(options: argparse.Namespace, task: "DiffusionModel") -> "np.ndarray | None":
     """The 192 numbers; None for networks without trajectory."""
     if task.config.trajectory is not None:
@@ -224,28 +191,11 @@ def _trajectory(options: argparse.Namespace, task: "DiffusionModel") -> "np.ndar
     return None
 
 
-def view_texts(generator: "VideoGenerator", rig: "Rig", captions: "list[list[str]]") -> "list[torch.Tensor]":
-    """Text ``[1, V * 512, 1024]`` of each sample, as the training data have it: the description of the camera, then the
-    caption. With shared text ``[1, 512, 1024]``: the first caption alone. A sample without any caption has no text, zeros."""
-    import torch
-
-    from cosmos1.data.preparing.view_text import multiview_text
-
+def drive_texts(generator: "VideoGenerator", rig: "Rig", captions: "list[list[str]]") -> "list[torch.Tensor]":
+    """The text of each sample: one for each view, or with shared text ``[1, 512, 1024]``, the first caption alone."""
     if generator.task.config.views.shared_text:
         return list(generator.embed([sample[0] for sample in captions]).split(1))
-    descriptions = [camera.description for camera in rig.cameras]
-    wanted = sorted({*descriptions, *(caption for sample in captions for caption in sample if caption)})
-    rows = dict(zip(wanted, generator.embed(wanted)))
-    lengths = {text: int(embedding.abs().sum(dim=1).count_nonzero()) for text, embedding in rows.items()}
-    described = [rows[text][: lengths[text]].bfloat16() for text in descriptions]
-
-    def text_of(sample: "list[str]"):
-        if not any(sample):
-            return torch.zeros(1, len(sample) * NUM_TEXT_TOKENS, TEXT_WIDTH)
-        text, _ = multiview_text(described, [caption or None for caption in sample], lambda t: (rows[t], lengths[t]))
-        return text[None].float()
-
-    return [text_of(sample) for sample in captions]
+    return view_texts(generator.embed, rig, captions)
 
 
 def generate_views(
@@ -280,13 +230,3 @@ def save(drive: Drive, rig: "Rig", views: "list[np.ndarray]") -> None:
     facts = {"views": rig.names, "captions": drive.captions}
     command.save(drive.request, drive.captions[0], rig.preview_picture(np.stack(views)), drive.options, facts)
     save_views(drive.request, rig, views, drive.options.fps)
-
-
-def save_views(request: Request, rig: "Rig", views: "list[np.ndarray]", fps: float) -> None:
-    """``FOLDER/<camera>/NAME.mp4`` of each view, beside ``FOLDER/NAME.mp4``."""
-    from cosmos1.data.video import write_video
-
-    path = request.save_path
-    for name, frames in zip(rig.names, views):
-        (path.parent / name).mkdir(exist_ok=True)
-        write_video(path.parent / name / path.name, frames, fps)

@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,14 @@ def _check_entry(entry: dict[str, Any], where: str, known: tuple[str, ...], need
         types, kind = KINDS.get(key, ((str,), "text"))
         if not isinstance(value, types) or isinstance(value, bool):
             raise DataError(f'{where}: "{key}" is {json.dumps(value)}; {kind} is needed')
+        if isinstance(value, list) and not all(isinstance(part, str) for part in value):
+            raise DataError(f'{where}: "{key}" is {json.dumps(value)}; a list of texts is needed')
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f'{where}: "{key}" is {value}; a finite number is needed')
     if entry.get("seed", 0) < 0:
         raise DataError(f'{where}: "seed" is {entry["seed"]}; use 0 or more')
+    if entry.get("trajectory_speed", 1) <= 0:
+        raise DataError(f'{where}: "trajectory_speed" is {entry["trajectory_speed"]}; more than 0 is needed')
     name = str(entry.get("name", "0"))
     if not name or Path(name).name != name:
         raise DataError(f'{where}: "name" is "{name}"; it is the name of a file, without folders')

@@ -15,11 +15,11 @@ With a Video2World checkpoint add --prompt "The robot lifts the cup.", and what 
 Docs: docs/autoregressive_controls.md.
 """
 
-from cosmos1.generation import autoregressive_command, command
+from cosmos1.generation import autoregressive_command, autoregressive_options, command
 
 if __name__ == "__main__":
     command.run_program(
-        autoregressive_command.parser(__doc__),
+        autoregressive_options.parser(__doc__),
         autoregressive_command.generate,
-        autoregressive_command.take_official_options,
+        autoregressive_options.take_official_options,
     )

@@ -11,7 +11,7 @@ import torch
 from cosmos1.conditioning.token_settings import ActionRows
 from cosmos1.data.video import read_video, write_video
 from cosmos1.errors import ConfigError
-from cosmos1.generation import autoregressive, autoregressive_command, command, generator
+from cosmos1.generation import autoregressive, autoregressive_command, autoregressive_options, command, generator
 from cosmos1.models.autoregressive.config import gpt_config
 from tests.checkpoint.conversion import converted, save_official
 from tests.data.arm_tree import arm_tree
@@ -31,9 +31,9 @@ def run(tmp_path, monkeypatch, capsys):
         size = ["--num_context_frames", "17", "--height", str(HEIGHT), "--width", str(WIDTH)]
         monkeypatch.setattr("sys.argv", ["autoregressive.py", *size, *options])
         program = (
-            autoregressive_command.parser(""),
+            autoregressive_options.parser(""),
             autoregressive_command.generate,
-            autoregressive_command.take_official_options,
+            autoregressive_options.take_official_options,
         )
         if status:
             with pytest.raises(SystemExit) as stopped:
@@ -106,7 +106,7 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ((*BASE,), "give one of --input_image_or_video_path, --conditioned_images"),
+        ((*BASE,), "give one start for each video"),
         ((*START,), "give --checkpoint FOLDER, or --model"),
         ((*V2W, *START), "needs --prompt"),
         ((*BASE, *START, "--prompt", "A bar."), "reads no text"),
@@ -115,11 +115,12 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
         ((*BASE, *START, "--height", "70"), "height 70"),
         ((*BASE, *START, "--temperature", "1e-9"), "--temperature"),
         ((*BASE, *START, "--field_of_view", "50"), "--field_of_view"),
-        ((*BASE, *START, "--conditioned_images", "start.mp4"), "give one of"),
+        ((*BASE, *START, "--conditioned_images", "start.mp4"), "give one start for each video"),
         ((*V2W, *START, "--prompt", "a", "--view_prompts", "a"), "--view_prompts"),
         ((*BASE, "--dataset_path", "bridge"), "--dataset_path: the network takes no actions"),
-        ((*BASE, *START, "--shuffle_actions"), "--shuffle_actions"),
-        ((*BASE, *START, "--dataset_path", "bridge"), "given: input_image_or_video_path, dataset_path"),
+        ((*BASE, *START, "--shuffle_actions"), "--shuffle_actions goes with --dataset_path"),
+        ((*BASE, *START, "--camera", "1"), "--camera goes with --dataset_path"),
+        ((*BASE, *START, "--dataset_path", "bridge"), "--input_image_or_video_path: --dataset_path says it"),
         ((*V2W, "--camera_extrinsics_path", "scene", "--prompt", "a"), "takes no control signal of this kind (camera)"),
         ((*BASE, *START, "--rig", "six_cameras"), "--rig: the network takes no control signal of this kind (views)"),
         (("--checkpoint_dir", "/all", "--ar_model_dir", "4B", *START), "/all/4B does not exist"),
@@ -130,6 +131,24 @@ def test_video2world_follows_a_batch_of_prompts(run, built, tmp_path):
 )
 def test_mistakes_are_told_in_one_line(run, options, message):
     error = run(*options, status=2)
+    assert error.startswith("error: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ({}, "give one start for each video"),
+        ({"visual_input": "start.mp4", "conditioned_images": "start.mp4"}, "give one start for each video"),
+        ({"visual_input": "start.mp4", "prompt": "a", "view_prompts": ["b"]}, "give one text, or one for each view"),
+        ({"conditioned_images": ["start.mp4", 1]}, 'line 1 of batch.jsonl: "conditioned_images" is ["start.mp4", 1]'),
+        ({"visual_input": "start.mp4", "trajectory": "left", "trajectory_speed": -1}, '"trajectory_speed" is -1'),
+        ({"visual_input": "start.mp4", "camera_path": "pan"}, "takes no control signal of this kind (camera)"),
+        ({"visual_input": "start.mp4", "rig": "six_cameras"}, 'has "rig"; known are'),
+    ],
+)
+def test_mistakes_in_a_line_of_a_batch(run, tmp_path, line, message):
+    (tmp_path / "batch.jsonl").write_text(json.dumps(line))
+    error = run(*BASE, "--batch_input_path", "batch.jsonl", status=2)
     assert error.startswith("error: ") and message in error and "Traceback" not in error
 
 
@@ -154,8 +173,8 @@ def test_a_diffusion_checkpoint_is_refused(run, tmp_path):
 
 
 def parsed(*options):
-    options = autoregressive_command.parser("").parse_args(options)
-    autoregressive_command.take_official_options(options)
+    options = autoregressive_options.parser("").parse_args(options)
+    autoregressive_options.take_official_options(options)
     return options
 
 

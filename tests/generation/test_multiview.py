@@ -16,6 +16,7 @@ from cosmos1.data.video import write_video
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import multiview
 from cosmos1.generation.generator import network_of_size
+from cosmos1.generation.view_options import view_rows
 from cosmos1.models.tokenizers.text import build_text_encoder
 from tests.data.posed import png
 
@@ -46,7 +47,7 @@ def network(images=True, trajectory=True, num_views=3):
 def drive(rig, task, *options):
     options = multiview.parser("").parse_args(["--rig", "rig.json", *options])
     (request,) = multiview._requests(options)
-    return multiview.read_drive(options, request, task, rig, multiview.view_rows(options, task, rig))
+    return multiview.read_drive(options, request, task, rig, view_rows(options, task.config.views.num_views, rig))
 
 
 PICTURES = ("--conditioned_images", "{camera}.png")
@@ -139,9 +140,9 @@ def test_texts_are_those_of_the_training_data(rig):
         embeddings, lengths = encoder.encode([text])
         return embeddings[0], int(lengths[0])
 
-    made = multiview.view_texts(Encoder(task), rig, captions)
+    made = multiview.drive_texts(Encoder(task), rig, captions)
     for sample, text in zip(captions, made):
         trained, _ = multiview_text(view_descriptions(rig, encode), [caption or None for caption in sample], encode)
         assert torch.equal(text[0], trained.float())
     task.config.views.shared_text = True
-    assert [text.shape for text in multiview.view_texts(Encoder(task), rig, captions)] == [(1, 512, 1024)] * 2
+    assert [text.shape for text in multiview.drive_texts(Encoder(task), rig, captions)] == [(1, 512, 1024)] * 2

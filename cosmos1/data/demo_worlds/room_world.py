@@ -103,9 +103,9 @@ def render_view(
         metres (with an even `supersampling`, the mean of the four samples around the centre).
     """
     caster = _Caster(pose, intrinsics * supersampling, height * supersampling, width * supersampling)
-    caster.draw_room(world)
+    caster.meet_room(world)
     for index, box in enumerate(world.boxes):
-        caster.draw_box(box, world.seed + 101 * (index + 1), world.patch_size / 2)
+        caster.meet_box(box, world.seed + 101 * (index + 1), world.patch_size / 2)
     colour = caster.colours().reshape(height, supersampling, width, supersampling, 3).mean(axis=(1, 3))
     middle = slice((supersampling - 1) // 2, supersampling // 2 + 1)
     depth = caster.depth.reshape(height, supersampling, width, supersampling)[:, middle, :, middle].mean(axis=(1, 3))
@@ -146,7 +146,7 @@ class _Caster:
         """What each pixel sees: 6 * thing + face."""
         self.things: List[_Thing] = []
 
-    def draw_room(self, world: RoomWorld) -> None:
+    def meet_room(self, world: RoomWorld) -> None:
         low = np.array([-world.half_width, -world.half_depth, 0], np.float32)
         high = np.array([world.half_width, world.half_depth, world.height], np.float32)
         origin = self.pose[:3, 3].astype(np.float32)
@@ -156,7 +156,7 @@ class _Caster:
         bases = (WALL, WALL, WALL, WALL, FLOOR, CEILING)
         self.things.append(_Thing(origin, bases, ROOM_SHADES, world.patch_size, world.seed))
 
-    def draw_box(self, box: Box, seed: int, patch_size: float) -> None:
+    def meet_box(self, box: Box, seed: int, patch_size: float) -> None:
         region = self._region(box.corners())
         if region is None:
             return
@@ -187,7 +187,7 @@ class _Caster:
         slant = np.abs(_component(rays, axis)) / np.sqrt((rays**2).sum(axis=1))
         footprint = depth / self.intrinsics[0] / np.maximum(slant, 0.05)
         patch_sizes = np.array([each.patch_size for each in self.things])
-        seeds = np.array([12 * each.seed for each in self.things])[thing] + surface % 6 * 2
+        seeds = np.array([12 * each.seed % 2**32 for each in self.things])[thing] + surface % 6 * 2
         colour = np.concatenate([np.array(each.bases, np.float32) for each in self.things])[surface]
         for octave, (size, contrast) in enumerate(PATCH_OCTAVES):
             cell = (size * patch_sizes).astype(np.float32)[thing]
