@@ -38,7 +38,7 @@ def call(
     start.append(sys.executable)
     if num_processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
-    words, started = shlex.split(command), time.monotonic()
+    words, started, said_before = shlex.split(command), time.monotonic(), log.stat().st_size if log.exists() else 0
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     with log.open("a") as output:
         done = subprocess.run([*start, *words], stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -46,7 +46,8 @@ def call(
     # 124: timeout had to ask.
     if done.returncode not in ((0, 124) if seconds else (0,)):
         # What the program said, without torchrun's account of it.
-        lines = log.read_text().partition("torch/distributed/elastic")[0].splitlines()[-25:]
+        said = log.read_text()[said_before:]
+        lines = said.partition("torch/distributed/elastic")[0].splitlines()[-25:]
         raise Failed("\n".join([*lines, f"{name} failed with status {done.returncode}; see {log}"]))
     print(f"{time.monotonic() - started:6.1f} s  {name}", flush=True)
 
@@ -57,7 +58,7 @@ def render_worlds(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "three_cameras.json").write_text(json.dumps(RIG))
     clips = {task.world: f"--num_videos {options.num_clips}" for task in tasks}
-    for world in {task.world for task in tasks if any("_held_out" in command for command in task.measure)}:
+    for world in {task.world for task in tasks if any(map(_reads_held_out, task.measure))}:
         others = "--seed 1" if world == "wander" else f"--first_clip {options.num_clips}"
         clips[f"{world}_held_out"] = f"--num_videos {NUM_HELD_OUT} {others}"
     # A clip of the rig shows three views, an arm is drawn faster than a room.
@@ -69,15 +70,20 @@ def render_worlds(options: argparse.Namespace) -> None:
         place = f"--output_path {folder / name} {SIZE} --num_processes {processes}"
         command, done = f"data_prep/demo_world.py {place} {kind} {clips[name]}", folder / f"{name}.done"
         # Another task of the same world may have rendered it.
-        if not done.exists() or done.read_text() != command:
+        what = f"{command}\n{json.dumps(RIG)}"
+        if not done.exists() or done.read_text() != what:
             call(command, folder / f"{name}.log")
-            done.write_text(command)
+            done.write_text(what)
 
     with futures.ThreadPoolExecutor() as threads:
         list(threads.map(render, clips))
     # The captions tell what the trajectory is to tell.
     for caption in folder.glob("rig*/captions/*/*.txt"):
         caption.write_text(CAPTION + "\n")
+
+
+def _reads_held_out(command: str) -> bool:
+    return "_held_out" in command or "batch.jsonl" in command
 
 
 @dataclass
@@ -132,11 +138,7 @@ class Job:
         else:
             for path in sorted((world / "trajectory").glob("*.json")):
                 videos = str(world / "videos/{camera}" / f"{path.stem}.mp4")
-                line = {
-                    "prompt": self.task.prompt,
-                    "name": path.stem,
-                    "conditioned_images": videos,
-                }
+                line = {"prompt": self.task.prompt, "name": path.stem, "conditioned_images": videos}
                 if self.task.with_trajectory:
                     line["trajectory_path"] = str(path)
                 lines.append(line)

@@ -72,8 +72,8 @@ def cameras_for_video(cameras: CameraPath, num_frames: int, height: int, width: 
     """
     if len(cameras.poses) < num_frames:
         raise DataError(
-            f"cameras {where}: {len(cameras.poses)} poses, a video of {num_frames} frames needs one for each. Add poses or "
-            f"lower --num_video_frames."
+            f"cameras {where}: {len(cameras.poses)} poses, a video of {num_frames} frames needs one for each. Add poses, or "
+            "make the video shorter."
         )
     box = letterbox(cameras.height, cameras.width, height, width)
     return letterbox_cameras(cameras.of_frames(slice(0, num_frames)), box)
