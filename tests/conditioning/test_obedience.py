@@ -17,6 +17,7 @@ from tests.models.reference import build_network
 
 CPU = torch.device("cpu")
 SIGNALS = {
+    "t5_text_embeddings": {},
     "action": {"action": ActionConditioning(action_dim=3)},
     "plucker_embeddings": {"camera": CameraConditioning()},
     "view_indices": {"views": ViewConditioning(num_views=4, view_dim=4)},
@@ -25,15 +26,16 @@ SIGNALS = {
 NUM_STEPS, BATCH = 80, 16
 
 
-def batch_of(step: int, num_views: int) -> dict:
-    """Latents that are bright or dark, frame by frame, as every control signal says."""
+def batch_of(step: int, num_views: int, in_text: bool) -> dict:
+    """Latents that are bright or dark, frame by frame, as every control signal says (the text: with ``in_text``)."""
     generator = torch.Generator().manual_seed(step)
     views = torch.stack([torch.randperm(4, generator=generator)[:num_views] for _ in range(BATCH)])
     bright = (views >= 2).float() * 2 - 1
     frames_BT = bright.repeat_interleave(2, dim=1)
+    told = bright[:, :1, None] * torch.linspace(-1, 1, 32) if in_text else 0.0
     return {
         "video": frames_BT[:, None, :, None, None].expand(-1, 16, -1, 4, 4).clone(),
-        "t5_text_embeddings": torch.zeros(BATCH, 4 * num_views, 32),
+        "t5_text_embeddings": torch.zeros(BATCH, 4 * num_views, 32) + told,
         "fps": torch.full((BATCH,), 24.0),
         "padding_mask": torch.zeros(BATCH, 1, 4, 4),
         "sample_position": torch.arange(BATCH) + step * BATCH,
@@ -65,11 +67,12 @@ def test_signals_of_other_samples_make_the_loss_worse(signal):
     network = build_network(model.config)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     num_views = 2 if signal == "view_indices" else 1
+    in_text = signal == "t5_text_embeddings"
     for step in range(NUM_STEPS):
         optimizer.zero_grad()
-        losses(model, network, batch_of(step, num_views), training=True).backward()
+        losses(model, network, batch_of(step, num_views, in_text), training=True).backward()
         optimizer.step()
-    batch = batch_of(NUM_STEPS, num_views)
+    batch = batch_of(NUM_STEPS, num_views, in_text)
     with torch.no_grad():
         true = losses(model, network, batch, training=False)
         shuffled = losses(model, network, batch | {signal: batch[signal].roll(1, dims=0)}, training=False)

@@ -5,13 +5,13 @@ import pytest
 
 from tests.distributed.launching import assert_same_series, assert_trained_alike, job, launch
 from tests.distributed.test_layouts import CP, FSDP, PP, RECOMPUTE, SP, TP, VPP
+from tests.models.gpt_controls import SIGNALS
 
 pytestmark = pytest.mark.distributed
 
 STEPS = 3
 LAYOUTS = {"tp2_sp": {TP: 2, SP: True}, "cp2": {CP: 2}, "pp2": {PP: 2}}
-CASES = [(signals, layout) for signals in ("action", "all") for layout in LAYOUTS]
-CASES += [("camera", "tp2_sp"), ("views", "cp2"), ("trajectory", "pp2")]
+CASES = [(signals, layout) for signals in SIGNALS for layout in LAYOUTS]
 MORE_LAYOUTS = {"fsdp2": {FSDP: True, RECOMPUTE: "full"}, "pp2_virtual": {PP: 2, VPP: 2}}
 CASES += [("all", layout) for layout in MORE_LAYOUTS]
 UNMARKED = "tp2_sp_unmarked"

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.distributed
 
 STEPS = 5
 LAYOUTS = {"tp2_sp": {TP: 2, SP: True}, "cp2": {CP: 2}, "pp2": {PP: 2}}
-SIGNALS = ("action", "camera", "views", "trajectory")
+SIGNALS = ("action", "camera", "views", "views_shared_text", "trajectory", "tokenizer")
 CASES = [(signals, layout) for signals in SIGNALS for layout in LAYOUTS]
 MORE_LAYOUTS = {"fsdp2": {FSDP: True}, "pp2_virtual": {PP: 2, VPP: 2}, "dp2": {}}
 CASES += [("all", layout) for layout in MORE_LAYOUTS]
@@ -25,7 +25,7 @@ STAGED = {
     "optim.new_layers.lr_multiplier": 2.0,
     "log.ckpt.every_n_train_steps": 1,
 }
-STAGED_LAYOUTS = {"pp2": {PP: 2}, "fsdp2": {FSDP: True}, "dp2": {}}
+STAGED_LAYOUTS = ("tp2_sp", "cp2", "pp2", "fsdp2", "dp2")
 CASES += [("staged", layout) for layout in STAGED_LAYOUTS]
 
 

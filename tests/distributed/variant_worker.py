@@ -33,11 +33,15 @@ NUM_VIEWS, FRAMES, HEIGHT, WIDTH = 3, 2, 8, 8
 _ACTION = {"action": ActionConditioning(action_dim=3, num_actions=2)}
 _CAMERA = {"camera": CameraConditioning()}
 _VIEWS = {"views": ViewConditioning(num_views=NUM_VIEWS, view_dim=3)}
+_SHARED_TEXT = {"views": ViewConditioning(num_views=NUM_VIEWS, view_dim=3, shared_text=True)}
 _FIXED = {"learnable_positions": False, "sinusoidal_positions": True}
 SIGNALS = {
     "action": {"condition_mask": True, **_ACTION},
     "camera": {"condition_mask": True, **_CAMERA},
     "views": {**_VIEWS, **_FIXED},
+    "views_shared_text": {**_SHARED_TEXT, **_FIXED},
+    # Another video tokenizer: positions advance by half a step.
+    "tokenizer": {"temporal_factor": 4},
     "trajectory": {"condition_mask": True, **_VIEWS, "trajectory": TrajectoryConditioning(5)},
     "all": {"condition_mask": True, **_ACTION, **_CAMERA, **_VIEWS, "trajectory": TrajectoryConditioning(5)},
 }
@@ -49,9 +53,11 @@ class SignalSamples(OrderedDataModule):
 
     num_views: int = 1
     signals: List[str] = field(default_factory=list)
+    num_texts: int = 1
+    video_tokenizer: str = "dct"
 
     def setup(self) -> None:
-        self.sample_shape, self.tokenizer = [16, self.num_views * FRAMES, HEIGHT, WIDTH], "dct"
+        self.sample_shape, self.tokenizer = [16, self.num_views * FRAMES, HEIGHT, WIDTH], self.video_tokenizer
         self._begin(16, 4, "generated")
 
     def describe(self) -> List[str]:
@@ -61,8 +67,8 @@ class SignalSamples(OrderedDataModule):
         generator = named_generator(int(training), f"sample {index}")
         frames = self.num_views * FRAMES
         action = torch.randn(2, 3, generator=generator)
-        text = torch.zeros(self.num_views, 16, 1024)
-        text[:, :3] = torch.randn(self.num_views, 3, 1024, generator=generator)
+        text = torch.zeros(self.num_texts, 16, 1024)
+        text[:, :3] = torch.randn(self.num_texts, 3, 1024, generator=generator)
         signals = {
             "action": action,
             "plucker_embeddings": torch.randn(frames, 6, HEIGHT, WIDTH, generator=generator),
@@ -86,14 +92,18 @@ def arguments_of(job: dict) -> dict:
     for name, value in SIGNALS[job["signals"]].items():
         setattr(model.config, name, value)
     model.objective.conditioning = VideoConditioning(min_frames=0, max_frames=1)
-    has_views = model.config.views is not None
+    model.tokenizer = "dct" if model.config.temporal_factor == 8 else "dct4x8x8"
+    views = model.config.views
+    num_views = NUM_VIEWS if views is not None else 1
     arguments["data"] = SignalSamples(
         path="generated",
         micro_batch_size=2,
         global_batch_size=4,
         num_workers=0,
-        num_views=NUM_VIEWS if has_views else 1,
-        signals=model.config.controls + (["frame_repeat"] if has_views else []),
+        num_views=num_views,
+        signals=model.config.controls + (["frame_repeat"] if views is not None else []),
+        num_texts=1 if views is not None and views.shared_text else num_views,
+        video_tokenizer=model.tokenizer,
     )
     apply(arguments, job["set"])
     return arguments
