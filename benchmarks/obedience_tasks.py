@@ -118,8 +118,8 @@ DIFFUSION_TASKS = {
         [PREPARE_ARM],
         [f"diffusion/action_control.py --factory cosmos_diffusion_tiny_video2world_action_ctrl_finetune {DIFFUSION}"],
         [
-            f"recipes/generate/action_control.py TRAINED --num_steps 20 {ROLLED_OUT}",
-            f"recipes/generate/action_control.py TRAINED --num_steps 20 {ROLLED_OUT}_shuffled --shuffle_actions",
+            f"recipes/generate/action_control.py TRAINED --sampler euler --num_steps 10 {ROLLED_OUT}",
+            f"recipes/generate/action_control.py TRAINED --sampler euler --num_steps 10 {ROLLED_OUT}_shuffled --shuffle_actions",
             MEASURE_ACTIONS,
             following("action"),
         ],
@@ -173,7 +173,7 @@ TOKEN_TASKS = {
         64,
         [
             f"""data_prep/autoregressive_video2world_dataset.py --instruction_path WORLDS/instructed --bridge_split train
-            --output_dir TASK/data --num_context_frames 17 {SIZE} {FACTORED}"""
+            --output_dir TASK/data --split_string 96,2,2 --num_context_frames 17 {SIZE} {FACTORED}"""
         ],
         [
             f"""autoregressive/instruction.py --factory cosmos_autoregressive_tiny_video2world_instruction_finetune {TOKENS}
