@@ -29,7 +29,7 @@ setup(
         "opencv-python-headless",  # camera pose and view consistency
         "webdataset",
         "megatron-energon==7.4.1",
-        "av",
+        "av>=17",  # the first whose conversion of colours can be kept to one thread
         "rich",
         "matplotlib",
         "tensorboard",

@@ -22,7 +22,8 @@ HDR_TO_SDR = (
     "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
     "zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
 )
-# One per core otherwise; many videos are read at once, on machines of many cores, by many ranks.
+# One per core otherwise, also for the colours of every single frame: where many ranks read videos on a machine of many cores, the
+# system ran out of threads.
 DECODER_THREADS = 4
 SQUARE_PIXELS = "scale=trunc(iw*sar/2)*2:ih,setsar=1"
 
@@ -94,11 +95,11 @@ def to_rgb(path: Path, frame, allow_grey: bool) -> np.ndarray:
             f"input where there is such an option, or convert: ffmpeg -i {path.name} -pix_fmt yuv420p out.mp4"
         )
     if has_alpha:
-        rgba = frame.to_ndarray(format="rgba").astype(np.float32)
+        rgba = frame.to_ndarray(format="rgba", threads=1).astype(np.float32)
         alpha = rgba[..., 3:] / 255.0
         array = np.rint(rgba[..., :3] * alpha + 255.0 * (1.0 - alpha)).astype(np.uint8)
     else:
-        array = frame.to_ndarray(format="rgb24")
+        array = frame.to_ndarray(format="rgb24", threads=1)
     transposed, mirror_rows, mirror_columns = _orientation(path, frame)
     array = array.swapaxes(0, 1) if transposed else array
     array = array[::-1] if mirror_rows else array
