@@ -55,7 +55,7 @@ def diffusion_recipe(size: Literal["7b", "14b", "tiny"], video2world: bool) -> r
         data=run.Config(
             LatentFolderDataModule,
             path="demo_output/latents" if tiny else "cached_dataset",
-            micro_batch_size=8 if tiny else 1,
+            micro_batch_size=4 if tiny else 1,
             global_batch_size=8,
             num_workers=1 if tiny else 4,
             require_conditioning_latent=False,

@@ -54,7 +54,7 @@ def _for_the_arm_world(recipe: run.Partial) -> None:
     row of text, which is zeros, costs less than 512."""
     recipe.model.objective.p_std = 1.5
     recipe.data.num_text_tokens = 1
-    recipe.data.micro_batch_size = recipe.data.global_batch_size = 32
+    recipe.data.micro_batch_size, recipe.data.global_batch_size = 16, 32
 
 
 @run.cli.factory(target=train)
@@ -86,7 +86,7 @@ def bridge_2frames(size: Literal["7b", "tiny"]) -> run.Partial:
     )
     bridge = {"num_frames": 2, "action_convention": "scaled", "fps": 4.0}
     if size == "tiny":
-        bridge |= {"video_size": [96, 128], "num_text_tokens": 1, "micro_batch_size": 8, "global_batch_size": 8}
+        bridge |= {"video_size": [96, 128], "num_text_tokens": 1, "micro_batch_size": 4, "global_batch_size": 8}
         with_data(recipe, size, BridgePixelsDataModule, "arm", **bridge)
         recipe.trainer.max_steps = 2000
     else:

@@ -9,7 +9,9 @@ from pathlib import Path
 import fiddle as fdl
 import pytest
 
+from benchmarks.parameter_counts import factories
 from cosmos1.data.video import read_video
+from cosmos1.parallel.strategy import micro_batches_per_step
 from tests.processes import ROOT, run
 
 RECIPES = {
@@ -41,6 +43,18 @@ def test_every_recipe_builds_and_fits_its_layout(name):
     if size != "tiny":
         model.validate_sample(trainer.strategy, [16, 16, 88, 160])
         assert trainer.precision == "bf16" and model.tokenizer == "cosmos_cv8x8x8"
+
+
+@pytest.mark.parametrize("name, factory", factories())
+def test_the_batch_of_every_factory_fits_its_own_layout(name, factory):
+    """The command that the recipe's file shows, with as many processes as the recipe has devices."""
+    arguments = fdl.build(factory()).keywords
+    trainer, data = arguments["trainer"], arguments["data"]
+    num_replicas = trainer.strategy.data_parallel_size(trainer.devices * trainer.num_nodes)
+    assert micro_batches_per_step(data, trainer.strategy, num_replicas) >= 1
+    if "tiny" in name:
+        # One process does as well.
+        assert micro_batches_per_step(data, trainer.strategy, 1) == trainer.devices == 2
 
 
 OVERRIDES = {
