@@ -81,6 +81,8 @@ class Demo:
         overrides = [f"data.path={self.output / 'latents'}", f"log.log_dir={self.output / 'runs'}", "log.version=demo"]
         overrides += [f"trainer.max_steps={steps}", f"optim.lr_scheduler.decay_steps={self.max_steps}"]
         overrides += ["trainer.strategy.tensor_model_parallel_size=2", "trainer.strategy.sequence_parallel=true"]
+        # Both processes share each sample, so that the batch need not be cut.
+        overrides.append("data.micro_batch_size=8")
         recipe = ("recipes/diffusion/general.py", "--yes", "--factory", FACTORY)
         self.step(title, "torchrun", "--standalone", "--nproc_per_node=2", *recipe, *overrides)
 
