@@ -62,6 +62,8 @@ PREPARE_ARM = """data_prep/prepare_action_dataset.py --dataset_path WORLDS/wande
 BATCH = "--batch_input_path TASK/batch.jsonl --video_save_path TASK/generated"
 GENERATE = f"TRAINED {SIZE} --num_video_frames 9 --guidance 0 --num_steps 20 {BATCH}"
 GENERATE_TOKENS = "recipes/generate/autoregressive.py TRAINED --temperature 0"
+GENERATE_VIEWS = f"recipes/generate/multiview.py --rig WORLDS/rig/rig.json {GENERATE} --fps 8"
+GENERATE_VIEW_TOKENS = f"{GENERATE_TOKENS} --rig WORLDS/rig/rig.json {BATCH} --num_input_frames 1 --fps 8"
 ROLLED_OUT = "--dataset_path WORLDS/wander_held_out --split train --video_save_path TASK/generated"
 MEASURE_ACTIONS = """-m cosmos1.evaluation action_following --generated TASK/generated --shuffled TASK/generated_shuffled
     --dataset_path WORLDS/wander_held_out --split train --output TASK/following.json --contact_sheet TASK/rolled_out.png"""
@@ -144,7 +146,7 @@ DIFFUSION_TASKS = {
             model.config.views.num_views=3 model.objective.conditioning.min_frames=1"""
         ],
         [
-            f"recipes/generate/multiview.py --rig WORLDS/rig/rig.json {GENERATE} --fps 8",
+            GENERATE_VIEWS,
             MEASURE_VIEWS,
             following("views"),
         ],
@@ -158,7 +160,7 @@ DIFFUSION_TASKS = {
             model.config.views.num_views=3 model.objective.conditioning.min_frames=1 model.objective.trajectory_dropout=0.0"""
         ],
         [
-            f"recipes/generate/multiview.py --rig WORLDS/rig/rig.json {GENERATE} --fps 8",
+            GENERATE_VIEWS,
             MEASURE_TRAJECTORY,
             MEASURE_VIEWS,
             following("trajectory"),
@@ -217,7 +219,7 @@ TOKEN_TASKS = {
             model.config.latent_shape=[3,8,12]"""
         ],
         [
-            f"{GENERATE_TOKENS} --rig WORLDS/rig/rig.json {BATCH} --num_input_frames 1 --fps 8",
+            GENERATE_VIEW_TOKENS,
             MEASURE_VIEWS,
             following("views"),
         ],
@@ -231,7 +233,7 @@ TOKEN_TASKS = {
             model.config.latent_shape=[3,8,12] model.objective.trajectory_dropout=0.0"""
         ],
         [
-            f"{GENERATE_TOKENS} --rig WORLDS/rig/rig.json {BATCH} --num_input_frames 1 --fps 8",
+            GENERATE_VIEW_TOKENS,
             MEASURE_TRAJECTORY,
             MEASURE_VIEWS,
             following("trajectory"),
