@@ -22,7 +22,7 @@ _PACKAGES = [
     ("tensorboard", True, "", ""),
     ("matplotlib", True, "", ""),
     ("rich", True, "", ""),
-    ("av", False, "", "videos can be neither read nor written: no data preparation, no sample videos"),
+    ("av", False, ">=17", "videos can be neither read nor written: no data preparation, no sample videos"),
     ("transformers", False, "", "no T5 text embeddings; the hashed ones work"),
     ("diffusers", False, "", "no diffusers tokenizer CV8x8x8; its TorchScript files and the DCT tokenizer work"),
     ("scikit-image", False, "", "no SSIM in evaluations"),
