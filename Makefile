@@ -20,8 +20,10 @@ $(VENV)/.installed: setup.py
 demo: $(VENV)/.installed
 	@$(BIN)/python recipes/demo.py --output_path "$(OUTPUT)" $(if $(RAW_DATA),--raw_data "$(RAW_DATA)")
 
+# Tests of one process share the cores; those of several, which are also about time, have them to themselves.
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not distributed and not slurm" --numprocesses auto --maxprocesses 8 --dist loadfile
+	@$(BIN)/python -m pytest -m "distributed or slurm"
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check .

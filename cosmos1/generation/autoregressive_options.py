@@ -10,7 +10,7 @@ from cosmos1.generation import command
 from cosmos1.generation.action_command import check_dataset_options, roll_outs_of_dataset
 from cosmos1.generation.autoregressive_signals import DEFAULT_FPS, PER_VIDEO, add_signal_options
 from cosmos1.generation.hooks import add_rule_options
-from cosmos1.generation.requests import Request, output_path, read_batch
+from cosmos1.generation.requests import Request, output_path, read_batch, read_each
 from cosmos1.option_types import count_from, number, positive_number
 
 if TYPE_CHECKING:
@@ -133,13 +133,11 @@ def read_requests(options: argparse.Namespace) -> list[Request]:
         if texts:
             raise ConfigError(f"--{texts[0]} is for one video; leave it out, or --batch_input_path")
         requests = read_batch(options, PER_VIDEO, needs_prompt=False)
-    for request in requests:
-        _complete(request, options)
-    return requests
+    return read_each(requests, lambda each: _completed(each, options))
 
 
-def _complete(request: Request, options: argparse.Namespace) -> None:
-    """Put in what the command line says for all videos. Raises ConfigError unless there is one start and one kind of text."""
+def _completed(request: Request, options: argparse.Namespace) -> Request:
+    """With what the command line says for all videos. Raises ConfigError unless there is one start and one kind of text."""
     own = request.options(options)
     request.visual_input = request.visual_input or own.input_image_or_video_path
     starts = [start for start in (request.visual_input, own.conditioned_images) if start is not None]
@@ -151,6 +149,7 @@ def _complete(request: Request, options: argparse.Namespace) -> None:
     if request.prompt and own.view_prompts:
         raise ConfigError("--prompt and --view_prompts: give one text, or one for each view")
     request.prompt = request.prompt or next(filter(None, own.view_prompts or []), "")
+    return request
 
 
 def requests_of_dataset(options: argparse.Namespace, task: "AutoregressiveModel") -> list[Request]:

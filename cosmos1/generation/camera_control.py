@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosmos1.generation import command
 from cosmos1.generation.camera_options import add_camera_options, chosen_cameras, frames_of_scene, save_cameras
-from cosmos1.generation.requests import Request, read_requests
+from cosmos1.generation.requests import Request, read_each, read_requests
 from cosmos1.option_types import count_from
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def generate(options: argparse.Namespace) -> None:
     from cosmos1.parallel import process_groups
 
     check_prompt, finish_video = command.hooks(options)
-    prompts = [check_prompt(request.prompt) for request in requests]
+    prompts = read_each(requests, lambda each: check_prompt(each.prompt))
     task = command.choose_network(options, PROGRAM, _untrained)
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
     _, *latent_shape = shape.latent_shape(task.config)
@@ -64,7 +64,7 @@ def generate(options: argparse.Namespace) -> None:
         "metres_per_unit": options.metres_per_unit or trained.get("metres_per_unit"),
         "alignment": options.frame_alignment or trained.get("frame_alignment", "latent"),
     }
-    shots = [read_shot(options, request, shape, latent_shape, **rays) for request in requests]
+    shots = read_each(requests, lambda each: read_shot(options, each, shape, latent_shape, **rays))
     for shot in shots:
         given_latents(task.config, len(shot.given_frames), shape)
 

@@ -13,7 +13,7 @@ from cosmos1 import hub
 from cosmos1.checkpoint import folders
 from cosmos1.errors import CheckpointError, ConfigError, UserError
 from cosmos1.generation.hooks import add_rule_options
-from cosmos1.generation.requests import Request, read_requests
+from cosmos1.generation.requests import Request, read_each, read_requests
 from cosmos1.models.tokenizers.video import VIDEO_TOKENIZER_NAMES
 from cosmos1.option_types import count_from, number, positive_number
 
@@ -197,7 +197,7 @@ def _generate(options: argparse.Namespace, video2world: bool) -> None:
     from cosmos1.parallel import process_groups
 
     check_prompt, finish_video = hooks(options)
-    prompts = [check_prompt(request.prompt) for request in requests]
+    prompts = read_each(requests, lambda each: check_prompt(each.prompt))
     program = f"recipes/generate/{'video' if video2world else 'text'}2world.py"
     task = choose_network(options, program, lambda size: network_of_size(size, video2world))
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
@@ -229,7 +229,7 @@ def _read_starts(
     from cosmos1.generation.generator import given_latents
     from cosmos1.generation.given_frames import read_given_frames
 
-    starts = [read_given_frames(request.visual_input, options.num_input_frames) for request in requests]
+    starts = read_each(requests, lambda each: read_given_frames(each.visual_input, options.num_input_frames))
     counts = {len(start) for start in starts} | ({options.num_input_frames} if options.num_chunks > 1 else set())
     for count in counts:
         given_latents(config, count, shape)

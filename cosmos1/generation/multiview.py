@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cosmos1.errors import ConfigError, DataError
 from cosmos1.generation import command
-from cosmos1.generation.requests import Request, output_path, read_batch
+from cosmos1.generation.requests import Request, output_path, read_batch, read_each
 from cosmos1.generation.trajectory_options import add_trajectory_options, chosen_trajectory
 from cosmos1.generation.view_options import CAMERA, save_views, view_paths, view_rows, view_texts
 from cosmos1.option_types import count_from, number
@@ -70,7 +70,7 @@ def generate(options: argparse.Namespace) -> None:
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
     shape.latent_shape(task.config)
     rows = view_rows(options, task.config.views.num_views, rig)
-    drives = [read_drive(options, request, task, rig, rows) for request in requests]
+    drives = read_each(requests, lambda each: read_drive(options, each, task, rig, rows))
     for drive in drives:
         if drive.given_frames:
             given_latents(task.config, len(drive.given_frames[0]), shape)

@@ -4,12 +4,13 @@
 import argparse
 import json
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cosmos1.data.files import read_json_lines
-from cosmos1.errors import ConfigError, DataError
+from cosmos1.errors import ConfigError, DataError, UserError
 
 INPUT_FILES = ("visual_input", "action_annotation_path", "camera_extrinsics_path", "prompt_path", "trajectory_path")
 """What a line may name relative to its file."""
@@ -34,10 +35,28 @@ class Request:
     save_path: Path
     entry: dict[str, Any] = field(default_factory=dict)
     """The whole line of ``--batch_input_path``; empty without one."""
+    where: str = ""
+    """Names that line in messages."""
 
     def options(self, options: argparse.Namespace) -> argparse.Namespace:
         """The options of this video: its line may set some of its own."""
         return argparse.Namespace(**{**vars(options), **self.entry})
+
+
+Read = TypeVar("Read")
+
+
+def read_each(requests: Iterable[Request], read: Callable[[Request], Read]) -> list[Read]:
+    """``read`` of every request; what it finds wrong with a line of ``--batch_input_path`` begins with that line."""
+    results = []
+    for request in requests:
+        try:
+            results.append(read(request))
+        except UserError as error:
+            if not request.where:
+                raise
+            raise type(error)(f"{request.where}: {error}") from error
+    return results
 
 
 def output_path(options: argparse.Namespace, is_folder: bool) -> Path:
@@ -81,7 +100,7 @@ def read_batch(options: argparse.Namespace, per_video: tuple[str, ...], needs_pr
         _check_entry(entry, where, known, needs_prompt)
         entry |= {key: _find(path.parent, where, key, entry[key]) for key in INPUT_FILES if key in entry}
         save_path = folder / f"{entry.get('name', len(requests))}.mp4"
-        requests.append(Request(entry.get("prompt", ""), entry.get("visual_input"), save_path, entry))
+        requests.append(Request(entry.get("prompt", ""), entry.get("visual_input"), save_path, entry, where))
     if not requests:
         raise DataError(f"--batch_input_path {path} has no lines")
     paths = [request.save_path for request in requests]

@@ -35,9 +35,9 @@ class SampleRandomness:
         """``[B, *shape]`` standard normal, fp32."""
         return torch.stack([torch.randn(shape, generator=generator) for generator in self._generators(purpose)])
 
-    def uniform(self, purpose: str) -> torch.Tensor:
-        """``[B]`` uniform in [0, 1)."""
-        return torch.cat([torch.rand(1, generator=generator) for generator in self._generators(purpose)])
+    def uniform(self, purpose: str, *shape: int) -> torch.Tensor:
+        """``[B, *shape]`` uniform in [0, 1), fp32."""
+        return torch.stack([torch.rand(shape, generator=generator) for generator in self._generators(purpose)])
 
     def integers(self, purpose: str, low: int, high: int) -> torch.Tensor:
         """``[B]`` uniform integers from ``low`` to ``high``, both included."""

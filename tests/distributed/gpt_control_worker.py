@@ -48,6 +48,7 @@ def network(signals: str) -> GPTConfig:
 def recipe(signals: str) -> dict:
     arguments = gpt_worker.recipe(video2world=True)
     arguments["model"].config = network(signals)
+    arguments["model"].objective.token_corruption = 0.2
     arguments["model"].compression_factor = [CAMERA.frames_per_token, 16, 16]
     return arguments | {"data": SignalTokens(video2world=True, signals=signals)}
 

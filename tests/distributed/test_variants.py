@@ -6,8 +6,10 @@ import json
 import pytest
 import torch
 
+from cosmos1.models.diffusion.generation import GivenFrames, Prompt
 from tests.distributed.launching import assert_trained_alike, checkpoint_folder, run_ranks, series, stored
 from tests.distributed.test_layouts import CP, FSDP, PP, SP, TP, VPP
+from tests.distributed.variant_worker import FRAMES, HEIGHT, NUM_VIEWS, WIDTH
 
 pytestmark = pytest.mark.distributed
 
@@ -94,3 +96,34 @@ def test_the_signals_have_taken_part(log_dir):
     for name in ("action.to_embedding.linear_2.weight", "views.repeat_frame.bias", "trajectory.linear.bias"):
         assert tensors[name].abs().max() > 1e-3, name
         assert tensors[f"optimizer.exp_avg.{name}"].abs().max() > 0, name
+
+
+def prompt_with_signals(seed: int) -> Prompt:
+    """Given frames and text are always the same; the signals are those of ``seed``."""
+    frames, fixed, drawn = NUM_VIEWS * FRAMES, torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
+    signals = {
+        "action": torch.randn(1, 2, 3, generator=drawn),
+        "plucker_embeddings": torch.randn(1, frames, 6, HEIGHT, WIDTH, generator=drawn),
+        "view_indices": torch.randperm(NUM_VIEWS, generator=drawn)[None],
+        "frame_repeat": torch.zeros(1, NUM_VIEWS),
+        "trajectory": torch.randn(1, 192, generator=drawn),
+    }
+    text = torch.randn(1, NUM_VIEWS * 16, 1024, generator=fixed)
+    given = GivenFrames(torch.randn(1, 16, frames, HEIGHT, WIDTH, generator=fixed), 1)
+    return Prompt(text, 24.0, controls=signals, given=given)
+
+
+def test_generates_as_one_process_does(log_dir, tmp_path):
+    torch.save(
+        ([16, NUM_VIEWS * FRAMES, HEIGHT, WIDTH], [prompt_with_signals(1), prompt_with_signals(2)]),
+        tmp_path / "prompts.pt",
+    )
+    checkpoint, latents = checkpoint_folder(log_dir, "all_one", STEPS), []
+    for tp_size, cp_size in ((1, 1), (2, 1), (1, 2)):
+        arguments = [tmp_path / "latents.pt", tp_size, cp_size, checkpoint, tmp_path / "prompts.pt"]
+        run_ranks("tests.distributed.generation_worker", arguments, tp_size * cp_size, tmp_path)
+        latents.append(torch.load(tmp_path / "latents.pt"))
+    alone, *shared = latents
+    tolerance = 1e-4 * alone.abs().max()
+    assert (alone[0] - alone[1]).abs().max() > 100 * tolerance
+    assert all((each - alone).abs().max() < tolerance for each in shared)

@@ -137,12 +137,15 @@ def test_mistakes_are_told_in_one_line(run, options, message):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ({}, "give one start for each video"),
+        ({}, "line 1 of batch.jsonl: give one start for each video"),
         ({"visual_input": "start.mp4", "conditioned_images": "start.mp4"}, "give one start for each video"),
         ({"visual_input": "start.mp4", "prompt": "a", "view_prompts": ["b"]}, "give one text, or one for each view"),
         ({"conditioned_images": ["start.mp4", 1]}, 'line 1 of batch.jsonl: "conditioned_images" is ["start.mp4", 1]'),
         ({"visual_input": "start.mp4", "trajectory": "left", "trajectory_speed": -1}, '"trajectory_speed" is -1'),
-        ({"visual_input": "start.mp4", "camera_path": "pan"}, "takes no control signal of this kind (camera)"),
+        (
+            {"visual_input": "start.mp4", "camera_path": "pan"},
+            "line 1 of batch.jsonl: --camera_path: the network takes no control signal of this kind (camera)",
+        ),
         ({"visual_input": "start.mp4", "rig": "six_cameras"}, 'has "rig"; known are'),
     ],
 )

@@ -271,6 +271,27 @@ def test_text_dropout_belongs_to_the_sample():
     assert make_token_sample(config, objective, batch, 3, torch.device("cpu"), training=False).text.all()
 
 
+@pytest.mark.parametrize("video2world", [False, True])
+def test_corrupted_tokens_are_others_of_the_sample(video2world):
+    config, device = miniature(video2world), torch.device("cpu")
+    length, first = config.sequence_length, int(video2world)
+    tokens = torch.full((64, length), 999)
+    # Every video token tells its sample and its place.
+    video = tokens[:, first : first + 24]
+    video[:] = 100 * torch.arange(64)[:, None] + torch.arange(24)
+    batch = {"tokens": tokens, "labels": tokens.clone(), "loss_mask": torch.ones(64, length)}
+    batch |= {"sample_position": torch.arange(64), "t5_text_embeddings": torch.zeros(64, 7, 20)}
+    objective = NextTokenObjective(token_corruption=0.25)
+    sample = make_token_sample(config, objective, batch, 3, device)
+    wrong = sample.tokens != tokens
+    assert torch.equal(batch["labels"], sample.labels) and torch.equal(sample.tokens // 100, tokens // 100)
+    shares = wrong.sum(1) / 24
+    assert 0.15 < shares.mean() < 0.35 and shares.min() < 0.1 and 0.3 < shares.max() < 0.75
+    half = make_token_sample(config, objective, {name: value[32:] for name, value in batch.items()}, 3, device)
+    assert torch.equal(half.tokens, sample.tokens[32:])
+    assert torch.equal(make_token_sample(config, objective, batch, 3, device, training=False).tokens, tokens)
+
+
 # ---- what is refused ----
 
 
@@ -292,6 +313,21 @@ def test_layouts_that_are_refused(config, strategy, message):
     model = AutoregressiveModel(config=GPTConfig(**config))
     with pytest.raises(ConfigError, match=message):
         model.validate(MegatronStrategy(**strategy), 16)
+
+
+@pytest.mark.parametrize(
+    "name, value, allowed",
+    [
+        ("num_unscored_frames", 5, "below the 5 latent frames"),
+        ("text_dropout", 1.0, "from 0 to below 1"),
+        ("camera_dropout", -0.1, "from 0 to below 1"),
+        ("token_corruption", 0.6, "from 0 to 0.5"),
+    ],
+)
+def test_objectives_that_are_refused(name, value, allowed):
+    model = AutoregressiveModel(objective=NextTokenObjective(**{name: value}))
+    with pytest.raises(ConfigError, match=f"model.objective.{name}={value}; .*{allowed}"):
+        model.validate(MegatronStrategy(), 1)
 
 
 def test_data_of_another_grid_is_refused():

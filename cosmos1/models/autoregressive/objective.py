@@ -41,7 +41,8 @@ def make_token_sample(
     device: torch.device,
     training: bool = True,
 ) -> TokenSample:
-    """Bring a batch to the device, with signals dropped and the first frames left out as ``objective`` says."""
+    """Bring a batch to the device, with tokens corrupted, signals dropped and the first frames left out as ``objective``
+    says."""
     loss_mask = batch["loss_mask"].to(device, torch.float32)
     if "counted" in batch:
         loss_mask = loss_mask * batch["counted"].to(device)[:, None]
@@ -53,10 +54,14 @@ def make_token_sample(
     signals = take_token_controls(config, batch, device)
     if config.reads_text:
         signals["text"] = batch["t5_text_embeddings"].to(device)
+    tokens = batch["tokens"].to(device)
     if training:
-        _drop_signals(objective, signals, SampleRandomness(seed, batch["sample_position"]))
+        random = SampleRandomness(seed, batch["sample_position"])
+        _drop_signals(objective, signals, random)
+        if objective.token_corruption:
+            tokens = _corrupted(config, objective.token_corruption, tokens, random)
     text = signals.pop("text", None)
-    return TokenSample(batch["tokens"].to(device), batch["labels"].to(device), loss_mask, text, signals)
+    return TokenSample(tokens, batch["labels"].to(device), loss_mask, text, signals)
 
 
 def _drop_signals(objective: NextTokenObjective, signals: dict[str, torch.Tensor], random: SampleRandomness) -> None:
@@ -68,6 +73,21 @@ def _drop_signals(objective: NextTokenObjective, signals: dict[str, torch.Tensor
             signal = signals[name]
             keep = (random.uniform(f"{name}_dropout") >= probability).to(signal.device, signal.dtype)
             signals[name] = signal * keep.view(-1, *[1] * (signal.ndim - 1))
+
+
+def _corrupted(config: GPTConfig, mean_share: float, tokens_BS: torch.Tensor, random: SampleRandomness) -> torch.Tensor:
+    """Some of the video tokens replaced by others of the same sample; not what begins the video, nor padding."""
+    first = 1 if config.video2world else 0
+    video = slice(first, first + config.num_video_tokens)
+    tokens_Bn = tokens_BS[:, video]
+    num_tokens = tokens_Bn.shape[1]
+    share_B = 2 * mean_share * random.uniform("token_corruption")
+    wrong_Bn = random.uniform("corrupted_tokens", num_tokens) < share_B[:, None]
+    place_Bn = (random.uniform("corrupting_tokens", num_tokens) * num_tokens).long()
+    others_Bn = tokens_Bn.gather(1, place_Bn.to(tokens_BS.device))
+    tokens_BS = tokens_BS.clone()
+    tokens_BS[:, video] = torch.where(wrong_Bn.to(tokens_BS.device), others_Bn, tokens_Bn)
+    return tokens_BS
 
 
 def next_token_loss(sample: TokenSample, scores: TokenScores) -> torch.Tensor:

@@ -18,6 +18,10 @@ class NextTokenObjective:
     """Probability that a sample's camera rays are replaced by zeros."""
     trajectory_dropout: float = 0.0
     """Probability that a sample's trajectory is hidden."""
+    token_corruption: float = 0.0
+    """Mean share of the video tokens that the network reads wrong: each is replaced by another one of its sample. A network
+    that generates reads its own mistakes; one that never saw any follows them rather than its control signals. The share of
+    a sample is uniform from 0 to twice the mean."""
 
     def validate(self, num_latent_frames: int) -> None:
         """Raise :class:`ConfigError` for an objective that scores nothing or is no probability."""
@@ -29,3 +33,5 @@ class NextTokenObjective:
         for name in ("text_dropout", "camera_dropout", "trajectory_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.objective.{name}={getattr(self, name)}; it must be from 0 to below 1")
+        if not 0 <= self.token_corruption <= 0.5:
+            raise ConfigError(f"model.objective.token_corruption={self.token_corruption}; it must be from 0 to 0.5")
