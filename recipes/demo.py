@@ -16,12 +16,15 @@ from pathlib import Path
 
 FACTORY = "cosmos_diffusion_tiny_text2world_finetune"
 NUM_FRAMES, PIXELS, FPS = 17, 96 * 128, 12
+MAX_STEPS = 440
+TRAINING_ENDS = 330
+"""Seconds since the start by which it does, though a slow machine trains fewer steps: what follows takes up to half a minute."""
 
 
 class Demo:
     """Runs the steps, each timed; the first failure ends the program with that step's status."""
 
-    def __init__(self, output: Path, raw_data: str | None, max_steps: int):
+    def __init__(self, output: Path, raw_data: str | None, max_steps: int | None):
         self.output, self.raw_data, self.max_steps = output, raw_data, max_steps
         self.videos = Path(raw_data) if raw_data else output / "videos"
         self.height, self.width, self.num_steps_shown = 96, 128, 0
@@ -39,19 +42,37 @@ class Demo:
         if status:
             print(f"error: this step ended with status {status}", file=sys.stderr)
             sys.exit(status)
-        minutes, seconds = divmod(round(time.monotonic() - self.started), 60)
+        minutes, seconds = divmod(round(self.seconds), 60)
         print(f"    {minutes}:{seconds:02d} since the start", flush=True)
 
     def run(self) -> None:
         self.make_data()
         self.generate("before", "Generate a video with the untrained network")
-        half = self.max_steps // 2
-        self.train("Post-train with tensor parallelism (TP=2) and sequence parallelism", half)
-        self.train(f"Start again: it resumes the checkpoint of step {half}", self.max_steps)
+        quarter, started = max((self.max_steps or MAX_STEPS) // 4, 1), self.seconds
+        self.train("Post-train with tensor parallelism (TP=2) and sequence parallelism", quarter)
+        max_steps = self.max_steps or self.steps_in_time(quarter, (self.seconds - started) / quarter)
+        self.train(f"Start again: it resumes the checkpoint of step {quarter}", max_steps)
         self.generate(
             "after", "Generate the same video with the trained network", "--checkpoint", self.run_folder, "--ema", 0
         )
         self.report()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    def steps_in_time(self, done: int, seconds_per_step: float) -> int:
+        """``MAX_STEPS``, or as many as a slow machine can do until ``TRAINING_ENDS``, which is said."""
+        steps = done + int((TRAINING_ENDS - self.seconds) / seconds_per_step) // 10 * 10
+        if steps >= MAX_STEPS:
+            return MAX_STEPS
+        steps = max(steps, done + 10)
+        told = (
+            f"{seconds_per_step:.1f} s per step: {steps} steps instead of {MAX_STEPS}, so that six minutes are enough"
+        )
+        print(told, flush=True)
+        return steps
 
     def make_data(self) -> None:
         size = ("--height", self.height, "--width", self.width)
@@ -79,7 +100,7 @@ class Demo:
 
     def train(self, title: str, steps: int) -> None:
         overrides = [f"data.path={self.output / 'latents'}", f"log.log_dir={self.output / 'runs'}", "log.version=demo"]
-        overrides += [f"trainer.max_steps={steps}", f"optim.lr_scheduler.decay_steps={self.max_steps}"]
+        overrides += [f"trainer.max_steps={steps}", f"optim.lr_scheduler.decay_steps={self.max_steps or MAX_STEPS}"]
         overrides += ["trainer.strategy.tensor_model_parallel_size=2", "trainer.strategy.sequence_parallel=true"]
         # Both processes share each sample, so that the batch need not be cut.
         overrides.append("data.micro_batch_size=8")
@@ -152,7 +173,9 @@ def main() -> None:
     parser.add_argument(
         "--raw_data", help="folder of mp4s (with captions NAME.txt beside them) instead of the demo world"
     )
-    parser.add_argument("--max_steps", type=int, default=440)
+    parser.add_argument(
+        "--max_steps", type=int, help=f"of training; without it {MAX_STEPS}, or fewer on a slow machine"
+    )
     options = parser.parse_args()
     if options.output_path.exists() and any(options.output_path.iterdir()):
         print(f"error: {options.output_path} is not empty; delete it or give another --output_path", file=sys.stderr)

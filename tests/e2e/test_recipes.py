@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import runpy
 import time
 from pathlib import Path
 
@@ -173,6 +174,15 @@ def test_exported_weights_generate_the_same_video(latents, tmp_path):
     different = run("recipes/generate/text2world.py", "--checkpoint", trained, *what, "--seed", 2,
                     "--video_save_path", tmp_path / "other.mp4")  # fmt: skip
     assert different.returncode == 0 and (tmp_path / "other.mp4").read_bytes() != videos["dist"]
+
+
+@pytest.mark.parametrize(
+    "passed, seconds_per_step, steps", [(80, 0.5, 440), (170, 1.0, 270), (330, 3.0, 120), (900, 8.0, 120)]
+)
+def test_a_slow_machine_trains_a_shorter_demo(tmp_path, monkeypatch, passed, seconds_per_step, steps):
+    demo = runpy.run_path(str(ROOT / "recipes/demo.py"))["Demo"](tmp_path, None, None)
+    monkeypatch.setattr(time, "monotonic", lambda: demo.started + passed)
+    assert demo.steps_in_time(110, seconds_per_step) == steps
 
 
 @pytest.mark.e2e
