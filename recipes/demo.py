@@ -25,7 +25,8 @@ class Demo:
     """Runs the steps, each timed; the first failure ends the program with that step's status."""
 
     def __init__(self, output: Path, raw_data: str | None, max_steps: int | None):
-        self.output, self.raw_data, self.max_steps = output, raw_data, max_steps
+        self.output, self.raw_data, self.max_steps = output, raw_data, max_steps or MAX_STEPS
+        self.may_be_shorter = max_steps is None
         self.videos = Path(raw_data) if raw_data else output / "videos"
         self.height, self.width, self.num_steps_shown = 96, 128, 0
         self.started = time.monotonic()
@@ -48,10 +49,12 @@ class Demo:
     def run(self) -> None:
         self.make_data()
         self.generate("before", "Generate a video with the untrained network")
-        quarter, started = max((self.max_steps or MAX_STEPS) // 4, 1), self.seconds
+        quarter, started = max(self.max_steps // 4, 1), self.seconds
         self.train("Post-train with tensor parallelism (TP=2) and sequence parallelism", quarter)
-        max_steps = self.max_steps or self.steps_in_time(quarter, (self.seconds - started) / quarter)
-        self.train(f"Start again: it resumes the checkpoint of step {quarter}", max_steps)
+        steps = self.max_steps
+        if self.may_be_shorter:
+            steps = self.steps_in_time(quarter, (self.seconds - started) / quarter)
+        self.train(f"Start again: it resumes the checkpoint of step {quarter}", steps)
         self.generate(
             "after", "Generate the same video with the trained network", "--checkpoint", self.run_folder, "--ema", 0
         )
@@ -63,15 +66,15 @@ class Demo:
         return time.monotonic() - self.started
 
     def steps_in_time(self, done: int, seconds_per_step: float) -> int:
-        """``MAX_STEPS``, or as many as a slow machine can do until ``TRAINING_ENDS``, which is said."""
+        """``max_steps``, or as many as a slow machine can do until ``TRAINING_ENDS``, which is said."""
         steps = done + int((TRAINING_ENDS - self.seconds) / seconds_per_step) // 10 * 10
-        if steps >= MAX_STEPS:
-            return MAX_STEPS
+        if steps >= self.max_steps:
+            return self.max_steps
         steps = max(steps, done + 10)
-        told = (
-            f"{seconds_per_step:.1f} s per step: {steps} steps instead of {MAX_STEPS}, so that six minutes are enough"
+        print(
+            f"{seconds_per_step:.1f} s per step: {steps} steps instead of {self.max_steps}, so that six minutes are enough",
+            flush=True,
         )
-        print(told, flush=True)
         return steps
 
     def make_data(self) -> None:
@@ -100,7 +103,7 @@ class Demo:
 
     def train(self, title: str, steps: int) -> None:
         overrides = [f"data.path={self.output / 'latents'}", f"log.log_dir={self.output / 'runs'}", "log.version=demo"]
-        overrides += [f"trainer.max_steps={steps}", f"optim.lr_scheduler.decay_steps={self.max_steps or MAX_STEPS}"]
+        overrides += [f"trainer.max_steps={steps}", f"optim.lr_scheduler.decay_steps={self.max_steps}"]
         overrides += ["trainer.strategy.tensor_model_parallel_size=2", "trainer.strategy.sequence_parallel=true"]
         # Both processes share each sample, so that the batch need not be cut.
         overrides.append("data.micro_batch_size=8")

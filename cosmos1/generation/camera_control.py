@@ -55,7 +55,6 @@ def generate(options: argparse.Namespace) -> None:
     from cosmos1.parallel import process_groups
 
     check_prompt, finish_video = command.hooks(options)
-    prompts = read_each(requests, lambda each: check_prompt(each.prompt))
     task = command.choose_network(options, PROGRAM, _untrained)
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
     _, *latent_shape = shape.latent_shape(task.config)
@@ -64,9 +63,13 @@ def generate(options: argparse.Namespace) -> None:
         "metres_per_unit": options.metres_per_unit or trained.get("metres_per_unit"),
         "alignment": options.frame_alignment or trained.get("frame_alignment", "latent"),
     }
-    shots = read_each(requests, lambda each: read_shot(options, each, shape, latent_shape, **rays))
-    for shot in shots:
+
+    def read(request: Request) -> tuple[Shot, str]:
+        shot = read_shot(options, request, shape, latent_shape, **rays)
         given_latents(task.config, len(shot.given_frames), shape)
+        return shot, check_prompt(request.prompt)
+
+    shots, prompts = zip(*read_each(requests, read))
 
     generator = command.open_generator(options, task)
     texts = generator.embed([*prompts, options.negative_prompt])

@@ -70,11 +70,15 @@ def generate(options: argparse.Namespace) -> None:
     shape = VideoShape(options.num_video_frames, options.height, options.width, options.fps)
     shape.latent_shape(task.config)
     rows = view_rows(options, task.config.views.num_views, rig)
-    drives = read_each(requests, lambda each: read_drive(options, each, task, rig, rows))
-    for drive in drives:
+
+    def read(request: Request) -> Drive:
+        drive = read_drive(options, request, task, rig, rows)
         if drive.given_frames:
             given_latents(task.config, len(drive.given_frames[0]), shape)
         drive.captions = [check_prompt(caption) for caption in drive.captions]
+        return drive
+
+    drives = read_each(requests, read)
 
     generator = command.open_generator(options, task)
     *texts, negative = drive_texts(

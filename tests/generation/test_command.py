@@ -19,7 +19,7 @@ from cosmos1.generation.command import add_starts, hooks, parser
 from cosmos1.generation.generator import VideoShape
 from cosmos1.generation.given_frames import read_given_frames, read_picture, read_views
 from cosmos1.generation.hooks import load_guardrail, load_hook
-from cosmos1.generation.requests import output_path, read_requests
+from cosmos1.generation.requests import output_path, read_each, read_requests
 from cosmos1.models.diffusion.config import DiTConfig
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,20 @@ def test_a_bad_batch_file_names_its_line(tmp_path, text, words):
     with pytest.raises(DataError) as caught:
         requests(True, "--batch_input_path", tmp_path / "batch.jsonl")
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_mistake_found_later_names_its_line(tmp_path):
+    (tmp_path / "batch.jsonl").write_text('{"prompt": "a"}\n\n{"prompt": "b"}\n')
+    found = requests(False, "--batch_input_path", tmp_path / "batch.jsonl")
+
+    def read(request):
+        if request.prompt == "b":
+            raise ConfigError("no such camera")
+
+    with pytest.raises(ConfigError, match=r"^line 3 of .*batch.jsonl: no such camera$"):
+        read_each(found, read)
+    with pytest.raises(ConfigError, match="^no such camera$"):
+        read_each(requests(False, "--prompt", "b"), read)
 
 
 def test_a_batch_file_in_another_encoding_is_refused(tmp_path):
