@@ -205,7 +205,7 @@ TOKEN_TASKS = {
         [
             f"""autoregressive/camera_control.py --factory cosmos_autoregressive_tiny_video2world_cameractrl_finetune {TOKENS}
             model.config.latent_shape=[3,8,12] model.config.camera.frames_per_token=4 data.metres_per_unit=1.0
-            model.objective.camera_dropout=0.0 model.objective.token_corruption=0.25"""
+            model.objective.camera_dropout=0.0 model.objective.token_corruption=0.5"""
         ],
         [f"{GENERATE_TOKENS} {BATCH} --num_input_frames 1 --fps 7", MEASURE_CAMERA, following("camera")],
         prompt="A video of a camera moving",
@@ -234,7 +234,7 @@ TOKEN_TASKS = {
         ],
         [
             GENERATE_VIEW_TOKENS,
-            MEASURE_TRAJECTORY,
+            f"{MEASURE_TRAJECTORY} --frames_per_token 4",
             MEASURE_VIEWS,
             following("trajectory"),
             following("views"),

@@ -20,6 +20,7 @@ BLUR_SHARES = (0.06, 0.03, 0.012, 0.006)
 STEPS_PER_LEVEL = 12
 MOST_POINTS = 6000
 SMALLEST_SHARE_SEEN = 0.3  # of the expected view, inside the frame
+REPEATED_FRAMES = (1, 2, 4, 8)  # a token may stand for 4 or 8 frames: its video stands still and jumps
 SMALLEST_STEP = 1e-4  # metres and radians
 SOFT_RESIDUAL = 8.0  # grey levels
 
@@ -43,19 +44,22 @@ def align_with_world(
 ) -> Motion:
     """Camera of every frame (T, H, W, 3) uint8 relative to the first, which is at `first_pose` (4, 4) in the world.
 
-    `intrinsics` (T, 4). Each frame is expected where the motion of the two before it leads.
+    `intrinsics` (T, 4). Each frame is looked for where the camera last was, and where its motion since some earlier frames
+    would lead if repeated; the best fit counts.
     """
     import numpy as np
 
     cv2 = load_opencv()
     poses, found = [first_pose], [True]
     for frame, numbers in zip(frames[1:], intrinsics[1:]):
-        expected = poses[-1] @ np.linalg.inv(poses[-2]) @ poses[-1] if len(poses) > 1 else poses[-1]
-        view = _look(cv2, render, expected, numbers)
-        motion, seen = _align(cv2, frame, camera_matrix(numbers), view)
-        found.append(seen >= SMALLEST_SHARE_SEEN)
+        last, matrix = poses[-1], camera_matrix(numbers)
+        earlier = [poses[-1 - count] for count in REPEATED_FRAMES if count < len(poses)]
+        starts = [last, *(last @ np.linalg.inv(pose) @ last for pose in earlier)]
+        fits = [_align(cv2, frame, matrix, _look(cv2, render, start, numbers)) for start in starts]
+        best = int(np.argmin([misfit for _, misfit in fits]))
+        found.append(bool(np.isfinite(fits[best][1])))
         # The next frame is looked for where the camera was last seen.
-        poses.append(expected @ np.linalg.inv(motion) if found[-1] else poses[-1])
+        poses.append(starts[best] @ np.linalg.inv(fits[best][0]) if found[-1] else poses[-1])
     return Motion(np.linalg.inv(first_pose) @ np.stack(poses), np.array(found))
 
 
@@ -78,29 +82,32 @@ def _blurred(cv2, frame: "np.ndarray", sigma: float) -> "np.ndarray":
 
 
 def _align(cv2, frame: "np.ndarray", matrix: "np.ndarray", view: _View) -> Tuple["np.ndarray", float]:
-    """Motion (4, 4) from the expected camera to the frame's, and the share of the view that the frame shows."""
+    """Motion (4, 4) from the expected camera to the frame's, and how badly it fits; infinitely where the frame shows nothing
+    or too little of the view."""
     import numpy as np
 
-    motion, share_seen = np.eye(4), 0.0
+    motion, residual = np.eye(4), np.zeros(0)
     for share, expected in zip(BLUR_SHARES, view.brightness):
         brightness = _blurred(cv2, frame, share * frame.shape[1])
         gradient_x, gradient_y = (cv2.Scharr(brightness, cv2.CV_32F, *order) / 32 for order in ((1, 0), (0, 1)))
         pictures = (brightness, gradient_x, gradient_y)
         for _ in range(STEPS_PER_LEVEL):
             jacobian, residual = _linearise(cv2, pictures, matrix, view.points, expected, motion)
-            share_seen = len(residual) / len(view.points)
-            if share_seen < SMALLEST_SHARE_SEEN:
-                return motion, share_seen
+            if len(residual) < SMALLEST_SHARE_SEEN * len(view.points):
+                return motion, np.inf
             weights = 1 / (1 + (residual / SOFT_RESIDUAL) ** 2)
             normal = jacobian.T @ (weights[:, None] * jacobian)
             if not normal.any():
-                return motion, 0.0  # a blank frame shows nothing
+                return motion, np.inf  # a blank frame shows nothing
             normal += 1e-6 * np.trace(normal) / 6 * np.eye(6)
             step = -np.linalg.solve(normal, jacobian.T @ (weights * residual))
             motion = _rigid(cv2, step) @ motion
             if np.abs(step).max() < SMALLEST_STEP:
                 break
-    return motion, share_seen
+    # What the frame does not show fits as badly as one soft residual, else a small overlap would look good.
+    num_unseen = len(view.points) - len(residual)
+    misfit = np.log1p((residual / SOFT_RESIDUAL) ** 2).sum() + num_unseen * np.log(2)
+    return motion, float(misfit / len(view.points))
 
 
 def _linearise(cv2, pictures, matrix, points, expected, motion):

@@ -42,12 +42,20 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--rig", default="six_cameras", help="rig file, or the preset; must state the camera's geometry")
     p.add_argument("--camera", help="whose view --generated shows; default: the first of the rig")
     p.add_argument("--demo_world", type=Path, help="folder written by data_prep/demo_world.py --world rig")
+    p.add_argument(
+        "--frames_per_token",
+        type=int,
+        default=1,
+        help="groups of so many frames show one picture, their mean (dct_fsq); compare groups, not frames",
+    )
     add_command_options(p)
     p.set_defaults(function=run)
 
 
 def run(options: argparse.Namespace) -> Dict:
     """Measure all videos, print and write the result."""
+    if options.frames_per_token < 1:
+        raise ConfigError(f"--frames_per_token {options.frames_per_token}: at least 1 is needed.")
     videos = generated_videos(options.generated)
     evaluation = _TrajectoryEvaluation(options, videos)
     return measure_commands(list(videos), evaluation.score, SCORES, options)
@@ -75,7 +83,8 @@ class _TrajectoryEvaluation:
     def score(self, video: str, command: str) -> Scores:
         motion, fps = self.estimate(video)
         positions = rig_positions(motion, self.camera.rig_from_camera)
-        return path_errors(positions, motion.found, self.command(command), fps, has_scale=self.world is not None)
+        known = {"fps": fps, "has_scale": self.world is not None, "frames_per_token": self.options.frames_per_token}
+        return path_errors(positions, motion.found, self.command(command), **known)
 
     def _command(self, name: str) -> "np.ndarray":
         from cosmos1.data.geometry.trajectories import read_trajectory
@@ -95,6 +104,7 @@ class _TrajectoryEvaluation:
 
         frames, fps = read_video(self.videos[video]), probe_video(self.videos[video]).fps
         check_moves(self.videos[video], len(frames))
+        check_groups(self.videos[video], len(frames), self.options.frames_per_token)
         intrinsics = np.tile(self.camera.intrinsics_for(*frames.shape[1:3]), (len(frames), 1))
         if self.world is None:
             from cosmos1.evaluation.structure_from_motion import poses_by_pycolmap
@@ -119,8 +129,22 @@ def rig_positions(motion: Motion, rig_from_camera: "np.ndarray") -> "np.ndarray"
     return poses[:, :3, 3]
 
 
+def check_groups(path: Path, num_frames: int, frames_per_token: int) -> None:
+    """Raise DataError for a video that is not one frame and whole groups of `frames_per_token`."""
+    if (num_frames - 1) % frames_per_token:
+        raise DataError(
+            f"{path}: {num_frames} frames; --frames_per_token {frames_per_token} needs 1 and a multiple of it. Give the "
+            "temporal compression of the tokenizer (model.compression_factor)."
+        )
+
+
 def path_errors(
-    positions: "np.ndarray", found: "np.ndarray", trajectory: "np.ndarray", fps: float, has_scale: bool
+    positions: "np.ndarray",
+    found: "np.ndarray",
+    trajectory: "np.ndarray",
+    fps: float,
+    has_scale: bool,
+    frames_per_token: int = 1,
 ) -> Scores:
     """Distances in metres, along the ground, between achieved and commanded positions.
 
@@ -129,17 +153,22 @@ def path_errors(
         found: (T,) whether the position of a frame is known.
         trajectory: (192,), covers 6.4 s; later frames are not compared.
         has_scale: otherwise positions are scaled so that they fit the command best (least squares).
+        frames_per_token: after the first frame, mean positions of so many frames are compared; divides T - 1.
     """
     import numpy as np
 
     from cosmos1.data.geometry.trajectories import HORIZON_SECONDS, STEP_SECONDS, decode_positions
 
+    def groups(values):
+        """Without the first frame, which is given."""
+        return values[1:].reshape(-1, frames_per_token, *values.shape[1:])
+
     seconds = np.arange(len(positions)) / fps
-    used = found & (seconds <= HORIZON_SECONDS) & (seconds > 0)
+    used = groups(found & (seconds <= HORIZON_SECONDS)).all(axis=1)
     path = np.concatenate([np.zeros((1, 3)), decode_positions(trajectory)])
     times = np.arange(len(path)) * STEP_SECONDS
-    commanded = np.stack([np.interp(seconds, times, path[:, axis]) for axis in range(2)], axis=1)[used]
-    achieved = positions[used, :2]
+    commanded = np.stack([np.interp(seconds, times, path[:, axis]) for axis in range(2)], axis=1)
+    commanded, achieved = (groups(values).mean(axis=1)[used] for values in (commanded, positions[:, :2]))
     errors = {"frames_found": float(found[1:].mean())}
     if not len(achieved):
         return errors

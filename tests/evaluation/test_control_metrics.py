@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from cosmos1.data.demo_worlds.posed_worlds import (
     Clips,
@@ -28,6 +29,7 @@ from cosmos1.evaluation.command_gap import measure_commands
 from cosmos1.evaluation.control_gap import ControlScore, compare_controls
 from cosmos1.evaluation.geometry import Motion, poses_without_depth, rotation_error_degrees, sampson_errors
 from cosmos1.evaluation.trajectory_following import path_errors, rig_positions
+from cosmos1.models.tokenizers.discrete_dct import DiscreteDctTokenizer
 
 CLIPS = Clips(num_videos=3, num_frames=5, height=96, width=128, fps=7.0, seed=0)
 
@@ -198,6 +200,30 @@ def test_trajectory_following_in_the_demo_world(drives):
     assert scores["final_error"]["gap"] < -0.2 and scores["frames_found"]["true"] == 1
 
 
+def test_pictures_that_stand_for_four_frames(tmp_path):
+    """As tokens without motion of their own show them: the video stands still and jumps by metres."""
+    clips, rig = Clips(num_videos=3, num_frames=9, height=64, width=96, fps=8.0, seed=0), six_camera_rig()
+    front = rig.cameras[0]
+    (tmp_path / "trajectory").mkdir()
+    for index in range(3):
+        _, track, poses = sample_drive(clips, index)
+        write_json(tmp_path / f"trajectory/{index}.json", track_json(track))
+        (frames,) = render_rig(clips, Rig([front], [[front.name]]), poses)
+        tokenizer = DiscreteDctTokenizer((4, 8, 8))
+        video = torch.tensor(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
+        shown = tokenizer.decode(tokenizer.encode(video))[0].clamp(-1, 1).permute(1, 2, 3, 0)
+        write_video(tmp_path / f"front/{index}.mp4", ((shown + 1) * 127.5).round().byte().numpy(), 8)
+    write_json(tmp_path / "rig.json", rig_json(rig))
+    write_json(tmp_path / "world.json", {"world": "rig", "seed": 0})
+    options = ("--generated", tmp_path / "front", "--trajectories", tmp_path / "trajectory", "--demo_world", tmp_path)
+    options += ("--rig", tmp_path / "rig.json", "--output", tmp_path / "result.json")
+    scores = run("trajectory_following", *options, "--frames_per_token", 4)
+    assert scores["mean_error"]["true"] < 0.4 and scores["final_error"]["gap"] < -0.3
+    for number, message in ((3, "0.mp4: 9 frames; --frames_per_token 3 needs 1 and a multiple"), (0, "at least 1")):
+        with pytest.raises((ConfigError, DataError), match=message):
+            run("trajectory_following", *options, "--frames_per_token", number)
+
+
 def test_one_frame_follows_no_trajectory(drives, tmp_path):
     for index in range(3):
         frames = read_video(drives / f"videos/camera_front_wide_120fov/{index}.mp4")
@@ -220,6 +246,10 @@ def test_path_errors_are_what_was_put_in():
     sideways = positions[:, [1, 0, 2]]
     assert path_errors(sideways, found, straight, 4.0, False)["mean_error"] > 4
     assert path_errors(positions, ~found, straight, 4.0, True) == {"frames_found": 0.0}
+    # Pictures that stand for four frames: the places are those of the groups' middles.
+    jumping = np.concatenate([positions[:1], positions[1:].reshape(2, 4, 3).mean(axis=1).repeat(4, axis=0)])
+    assert path_errors(jumping, found, straight, 4.0, True)["mean_error"] > 1
+    assert path_errors(jumping, found, straight, 4.0, True, 4)["mean_error"] == pytest.approx(0.3, abs=1e-5)
 
 
 def test_the_rig_turns_about_its_own_origin():

@@ -271,8 +271,9 @@ def test_text_dropout_belongs_to_the_sample():
     assert make_token_sample(config, objective, batch, 3, torch.device("cpu"), training=False).text.all()
 
 
+@pytest.mark.parametrize("num_given", [0, 1])
 @pytest.mark.parametrize("video2world", [False, True])
-def test_corrupted_tokens_are_others_of_the_sample(video2world):
+def test_corrupted_tokens_are_others_of_the_sample(video2world, num_given):
     config, device = miniature(video2world), torch.device("cpu")
     length, first = config.sequence_length, int(video2world)
     tokens = torch.full((64, length), 999)
@@ -281,11 +282,12 @@ def test_corrupted_tokens_are_others_of_the_sample(video2world):
     video[:] = 100 * torch.arange(64)[:, None] + torch.arange(24)
     batch = {"tokens": tokens, "labels": tokens.clone(), "loss_mask": torch.ones(64, length)}
     batch |= {"sample_position": torch.arange(64), "t5_text_embeddings": torch.zeros(64, 7, 20)}
-    objective = NextTokenObjective(token_corruption=0.25)
+    objective = NextTokenObjective(token_corruption=0.25, num_unscored_frames=num_given)
     sample = make_token_sample(config, objective, batch, 3, device)
-    wrong = sample.tokens != tokens
+    wrong, given = sample.tokens != tokens, num_given * 24 // config.latent_shape[0]
+    assert not wrong[:, : first + given].any()
     assert torch.equal(batch["labels"], sample.labels) and torch.equal(sample.tokens // 100, tokens // 100)
-    shares = wrong.sum(1) / 24
+    shares = wrong.sum(1) / (24 - given)
     assert 0.15 < shares.mean() < 0.35 and shares.min() < 0.1 and 0.3 < shares.max() < 0.75
     half = make_token_sample(config, objective, {name: value[32:] for name, value in batch.items()}, 3, device)
     assert torch.equal(half.tokens, sample.tokens[32:])

@@ -86,7 +86,7 @@ class AutoregressiveModel:
         if c.reads_text:
             lines.append(f"text dropout {o.text_dropout:g}")
         if o.token_corruption:
-            lines.append(f"read wrong: {100 * o.token_corruption:g} % of the video tokens on average")
+            lines.append(f"read wrong: {100 * o.token_corruption:g} % of the tokens after the given frames, on average")
         return lines + [f"control signal: {settings}" for settings in signals(c)]
 
     def megatron_config(self, strategy, params_dtype, device):

@@ -19,9 +19,9 @@ class NextTokenObjective:
     trajectory_dropout: float = 0.0
     """Probability that a sample's trajectory is hidden."""
     token_corruption: float = 0.0
-    """Mean share of the video tokens that the network reads wrong: each is replaced by another one of its sample. A network
-    that generates reads its own mistakes; one that never saw any follows them rather than its control signals. The share of
-    a sample is uniform from 0 to twice the mean."""
+    """Mean share of the video tokens after the unscored frames that the network reads wrong: each is replaced by another one
+    of its sample. A network that generates reads its own mistakes; one that never saw any follows them rather than its
+    control signals. The share of a sample is uniform from 0 to twice the mean. Unscored frames, which are given, stay true."""
 
     def validate(self, num_latent_frames: int) -> None:
         """Raise :class:`ConfigError` for an objective that scores nothing or is no probability."""
