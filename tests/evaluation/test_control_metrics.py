@@ -203,13 +203,12 @@ def test_trajectory_following_in_the_demo_world(drives):
 def test_pictures_that_stand_for_four_frames(tmp_path):
     """As tokens without motion of their own show them: the video stands still and jumps by metres."""
     clips, rig = Clips(num_videos=3, num_frames=9, height=64, width=96, fps=8.0, seed=0), six_camera_rig()
-    front = rig.cameras[0]
+    front, tokenizer = rig.cameras[0], DiscreteDctTokenizer((4, 8, 8))
     (tmp_path / "trajectory").mkdir()
     for index in range(3):
         _, track, poses = sample_drive(clips, index)
         write_json(tmp_path / f"trajectory/{index}.json", track_json(track))
         (frames,) = render_rig(clips, Rig([front], [[front.name]]), poses)
-        tokenizer = DiscreteDctTokenizer((4, 8, 8))
         video = torch.tensor(frames).permute(3, 0, 1, 2)[None] / 127.5 - 1
         shown = tokenizer.decode(tokenizer.encode(video))[0].clamp(-1, 1).permute(1, 2, 3, 0)
         write_video(tmp_path / f"front/{index}.mp4", ((shown + 1) * 127.5).round().byte().numpy(), 8)

@@ -46,10 +46,11 @@ def make_token_sample(
     loss_mask = batch["loss_mask"].to(device, torch.float32)
     if "counted" in batch:
         loss_mask = loss_mask * batch["counted"].to(device)[:, None]
-    if objective.num_unscored_frames:
-        _, rows, columns = config.latent_shape
+    _, rows, columns = config.latent_shape
+    num_given = objective.num_unscored_frames * config.num_views * rows * columns
+    if num_given:
         # Video2World reads one token more before the first that it says.
-        first = objective.num_unscored_frames * config.num_views * rows * columns - (0 if config.video2world else 1)
+        first = num_given - (0 if config.video2world else 1)
         loss_mask = loss_mask * (torch.arange(loss_mask.shape[1], device=device) >= first)
     signals = take_token_controls(config, batch, device)
     if config.reads_text:
@@ -59,7 +60,7 @@ def make_token_sample(
         random = SampleRandomness(seed, batch["sample_position"])
         _drop_signals(objective, signals, random)
         if objective.token_corruption:
-            tokens = _corrupted(config, objective, tokens, random)
+            tokens = _corrupted(config, objective.token_corruption, tokens, num_given, random)
     text = signals.pop("text", None)
     return TokenSample(tokens, batch["labels"].to(device), loss_mask, text, signals)
 
@@ -76,21 +77,21 @@ def _drop_signals(objective: NextTokenObjective, signals: dict[str, torch.Tensor
 
 
 def _corrupted(
-    config: GPTConfig, objective: NextTokenObjective, tokens_BS: torch.Tensor, random: SampleRandomness
+    config: GPTConfig, mean_share: float, tokens_BS: torch.Tensor, num_given: int, random: SampleRandomness
 ) -> torch.Tensor:
-    """Some tokens of the frames that are generated replaced by others of the same sample; not the given frames, what begins
-    the video, nor padding."""
-    begin = 1 if config.video2world else 0
-    num_tokens, (_, rows, columns) = config.num_video_tokens, config.latent_shape
-    num_given = objective.num_unscored_frames * config.num_views * rows * columns
-    video_Bn = tokens_BS[:, begin : begin + num_tokens]
-    share_B = 2 * objective.token_corruption * random.uniform("token_corruption")
+    """Some video tokens after the first ``num_given`` replaced by others of the same sample; not what begins the video, nor
+    padding."""
+    first = 1 if config.video2world else 0
+    video = slice(first, first + config.num_video_tokens)
+    video_Bn = tokens_BS[:, video]
+    num_tokens = video_Bn.shape[1]
+    share_B = 2 * mean_share * random.uniform("token_corruption")
     wrong_Bn = random.uniform("corrupted_tokens", num_tokens) < share_B[:, None]
     wrong_Bn[:, :num_given] = False
     place_Bn = (random.uniform("corrupting_tokens", num_tokens) * num_tokens).long()
     others_Bn = video_Bn.gather(1, place_Bn.to(tokens_BS.device))
     tokens_BS = tokens_BS.clone()
-    tokens_BS[:, begin : begin + num_tokens] = torch.where(wrong_Bn.to(tokens_BS.device), others_Bn, video_Bn)
+    tokens_BS[:, video] = torch.where(wrong_Bn.to(tokens_BS.device), others_Bn, video_Bn)
     return tokens_BS
 
 
